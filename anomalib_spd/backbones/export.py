@@ -1,0 +1,121 @@
+"""Writes a model as a backbone's folder: timm's config.json, safetensors and a model card."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from timm.models import save_for_hf
+from torch import nn
+
+from .catalog import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance, describe_layers, provenance_record, sha256_of
+from .statistics import IMAGENET_MEAN, IMAGENET_STD
+
+CARD = """---
+license: {license}
+library_name: timm
+tags:
+- timm
+- anomalib
+- anomaly-detection
+- image-feature-extraction
+---
+# {name}
+
+{description}
+
+| | |
+|---|---|
+| Architecture | `{architecture}` (timm) |
+| Input statistics | ImageNet mean and std, as anomalib feeds them |
+| Layers for PatchCore | {layers} |
+| `n_features` for PaDiM | {n_features} |
+| Data | {data} |
+| Recipe | {recipe} |
+| Command | {command} |
+| Made from | {checkpoint} |
+| Origin | {origin} |
+| sha256 of {weights_file} | `{sha256}` |
+
+```python
+import anomalib_spd  # puts the shelf on timm's shelf
+from anomalib.models import Patchcore
+
+model = Patchcore(backbone="{name}", layers={layer_list})
+```
+
+This folder also works without the package: `Patchcore(backbone="local-dir:FOLDER", layers={layer_list})`.
+"""
+
+
+def write_folder(
+    model: nn.Module,
+    folder: Path,
+    name: str,
+    architecture: str,
+    provenance: Provenance,
+    *,
+    model_args: dict[str, Any] | None = None,
+    license_id: str = "other",
+    origin_url: str | None = None,
+    description: str = "",
+    half: bool = False,
+) -> None:
+    """Write ``config.json``, ``model.safetensors`` and ``README.md``.
+
+    Args:
+        model: timm model in the state that is to be kept; expects ImageNet statistics. Left unchanged.
+        folder: exists and is empty; :func:`anomalib_spd.backbones.add` is the atomic way onto the shelf.
+        name: the backbone's name, for the card.
+        architecture: timm's name of the network.
+        provenance: where the weights come from; its ``sha256`` is filled in here.
+        model_args: arguments of the architecture's entry point that the weights need.
+        license_id: SPDX identifier of the weights' licence in small letters.
+        origin_url: where the weights were published.
+        description: what the card says first.
+        half: store floating-point tensors in half precision.
+    """
+    save_for_hf(
+        copy.deepcopy(model).half() if half else model,
+        str(folder),
+        model_args=model_args,
+        model_config={
+            "pretrained_cfg": {
+                "architecture": architecture,
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+                "license": license_id,
+                "origin_url": origin_url,
+                "tag": None,
+            }
+        },
+        safe_serialization=True,
+    )
+    # our section holds the checksum of the weights, so it can only be written after them
+    config_file = folder / CONFIG_FILE
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    provenance = replace(provenance, sha256=sha256_of(folder / WEIGHTS_FILE))
+    config["anomalib_spd"] = describe_layers(architecture, model_args) | {"provenance": provenance_record(provenance)}
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(_card(Backbone.read(folder), name, description), encoding="utf-8")
+
+
+def _card(backbone: Backbone, name: str, description: str) -> str:
+    provenance = backbone.provenance
+    return CARD.format(
+        name=name,
+        license=backbone.pretrained_cfg.get("license") or "other",
+        description=description or f"`{backbone.architecture}` for anomalib, put on the shelf by anomalib_spd.",
+        architecture=backbone.architecture,
+        layers=", ".join(f"`{layer}`" for layer in backbone.layers),
+        layer_list=json.dumps(backbone.layers),
+        n_features=backbone.n_features,
+        data=provenance.data or "not stated",
+        recipe=provenance.recipe or "not stated",
+        command=f"`{provenance.command}`" if provenance.command else "not stated",
+        checkpoint=provenance.checkpoint or "not stated",
+        origin=backbone.pretrained_cfg.get("origin_url") or "not stated",
+        weights_file=WEIGHTS_FILE,
+        sha256=provenance.sha256,
+    )

@@ -1,0 +1,94 @@
+"""The command ``anomalib-spd``: stock anomalib's subcommands with the shelf loaded, and our own beside them."""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+
+USAGE = """\
+anomalib-spd {version}
+
+usage: anomalib-spd COMMAND ...
+
+commands of this package:
+  pretrain    train a backbone to see small local differences
+  backbones   list, show, add, remove or export the backbones on the shelf
+
+commands of stock anomalib, with the shelf loaded:
+  train, fit, validate, test, predict, export, benchmark, ...
+
+Every command has its own --help.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status.
+
+    Args:
+        args: what follows ``anomalib-spd``; by default those of the process.
+    """
+    command, *rest = [*(sys.argv[1:] if args is None else args), ""]
+    rest = rest[:-1]
+    if command in {"", "-h", "--help"}:
+        print(USAGE.format(version=__version__))
+        return 0
+    if command == "--version":
+        print(__version__)
+        return 0
+    own: dict[str, Callable[[list[str]], int]] = {"pretrain": pretrain, "backbones": backbones}
+    if command in own:
+        return own[command](rest)
+    from anomalib.cli.cli import AnomalibCLI
+    from anomalib.loggers import configure_logger
+
+    configure_logger()
+    AnomalibCLI([command, *rest])
+    return 0
+
+
+def pretrain(args: list[str]) -> int:
+    """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
+    from lightning.pytorch import LightningDataModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.loggers import CSVLogger
+
+    from .pretraining import SPDPretraining
+
+    class PretrainCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            # one checkpoint a run, in a place that the next start of the same command finds (ckpt_path: last)
+            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+            parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
+            parser.link_arguments(
+                "trainer.default_root_dir", "checkpoint.dirpath", compute_fn=lambda root: str(Path(root or ".") / "checkpoints")
+            )
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer = self.config[self.subcommand].trainer
+            if trainer.logger is None:
+                # beside the checkpoints; Lightning's default depends on whether TensorBoard happens to be installed
+                kwargs["logger"] = CSVLogger(trainer.default_root_dir or ".", name="log")
+            return super().instantiate_trainer(**kwargs)
+
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")  # we are that Python
+    PretrainCLI(
+        SPDPretraining,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        parser_kwargs={"fit": {"prog": "anomalib-spd pretrain"}},
+        args=["fit", *args],
+    )
+    return 0
+
+
+def backbones(args: list[str]) -> int:
+    """Manage the shelf: ``anomalib-spd backbones list``."""
+    from .backbones.commands import run
+
+    return run(args)

@@ -1,0 +1,5 @@
+"""Images for pre-training, and the embedded sample."""
+
+from .images import ImageFolder, LabelledImages
+
+__all__ = ["ImageFolder", "LabelledImages"]

@@ -1,0 +1,200 @@
+"""The embedded demo set: layout, stock reader, determinism, exact masks, races, errors, no network."""
+
+import multiprocessing
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anomalib.data import Visa
+from jsonargparse import ArgumentParser
+from PIL import Image
+from skimage import data
+
+from anomalib_spd.data import sample
+from anomalib_spd.data.sample import CATEGORIES, DEFECTIVE_PER_KIND, DEFECTS, REGIONS, Sample, make_category
+
+BAD = [(kind, number) for kind in DEFECTS for number in range(DEFECTIVE_PER_KIND)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root with all three categories."""
+    folder = tmp_path_factory.mktemp("sample")
+    for category in CATEGORIES:
+        make_category(folder, category)
+    return folder
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_layout(root: Path, category: str) -> None:
+    folder = root / "visa_pytorch" / category
+    counts = {"train/good": 24, "test/good": 10, "test/bad": 15, "ground_truth/bad": 15}
+    assert {str(f.parent.relative_to(folder)) for f in folder.rglob("*.png")} == set(counts)
+    for place, count in counts.items():
+        files = list((folder / place).iterdir())
+        assert len(files) == count
+        for file in files:
+            with Image.open(file) as image:
+                assert image.format == "PNG"
+                assert image.size == (256, 256)
+                assert image.mode == ("L" if place == "ground_truth/bad" else "RGB")
+    assert {f.name for f in (folder / "test/bad").iterdir()} == {f"{kind}_{number:03d}.png" for kind, number in BAD}
+    assert "demo" in (folder / "README.txt").read_text(encoding="utf-8").lower()
+    # Nothing temporary is left, and others may read the folder as far as the umask lets them.
+    assert {f.name for f in folder.parent.iterdir()} == set(CATEGORIES)
+    assert folder.stat().st_mode == (folder / "test").stat().st_mode
+
+
+@pytest.mark.parametrize("kind", [Visa, Sample])
+def test_read_by_stock_visa_and_by_sample(root: Path, kind: type[Visa]) -> None:
+    module = kind(root=root, category="gravel", num_workers=0)
+    module.prepare_data()
+    module.setup()
+    assert (len(module.train_data), len(module.test_data)) == (24, 25)
+    assert sum(int(item.gt_label) for item in module.test_data) == 15
+    for item in module.test_data:
+        assert item.image.shape == (3, 256, 256)
+        assert bool(item.gt_mask.any()) == bool(item.gt_label)
+    batch = next(iter(module.train_dataloader()))
+    assert batch.image.shape == (8 if kind is Sample else 24, 3, 256, 256)
+
+
+def test_two_makings_are_the_same_to_the_byte(root: Path, tmp_path: Path) -> None:
+    assert _contents(make_category(tmp_path, "brick")) == _contents(root / "visa_pytorch/brick")
+
+
+def test_all_pictures_differ(root: Path) -> None:
+    pictures = [f.read_bytes() for f in root.rglob("*.png") if f.parts[-3] != "ground_truth"]
+    assert len(set(pictures)) == len(pictures) == 3 * 49
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_masks_are_exact(root: Path, category: str) -> None:
+    folder = root / "visa_pytorch" / category
+    for kind, number in BAD:
+        name = f"{kind}_{number:03d}"
+        clean = sample.clean_picture(category, "test", name).astype(int)
+        picture = np.asarray(Image.open(folder / f"test/bad/{name}.png")).astype(int)
+        mask = np.asarray(Image.open(folder / f"ground_truth/bad/{name}.png"))
+        assert set(np.unique(mask)) == {0, 255}
+        change = np.abs(picture - clean).max(axis=-1)
+        np.testing.assert_array_equal(change > 0, mask == 255)
+        # Visible, and small beside the picture.
+        assert (change[mask == 255] > 5).mean() > 0.75
+        assert 100 < (mask == 255).sum() < 0.1 * mask.size
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_drawn_lines_do_not_wrap_round_the_border(category: str) -> None:
+    for kind, number in BAD:
+        _, mask = sample.defective_picture(category, kind, number)
+        assert not mask[[0, -1]].any()
+        assert not mask[:, [0, -1]].any()
+
+
+def test_splits_are_cut_from_disjoint_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {split: set(range(512)[region]) for split, region in REGIONS.items()}
+    assert not columns["train"] & columns["test"]
+    # The widest window, turned, fits in the narrower region: no picture shows padding.
+    widest = sample._WINDOW[1] * (np.cos(sample._MAX_TURN) + np.sin(sample._MAX_TURN))
+    assert widest < min(map(len, columns.values()))
+    for split, other in (("train", "test"), ("test", "train")):
+        before = [sample.clean_picture("grass", split, str(i)) for i in range(5)]
+        photograph = data.grass() / 255.0
+        photograph[:, REGIONS[other]] = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(sample, "_photograph", lambda _category, changed=photograph: changed)
+            after = [sample.clean_picture("grass", split, str(i)) for i in range(5)]
+        np.testing.assert_array_equal(before, after)
+
+
+def test_two_processes_at_once(root: Path, tmp_path: Path) -> None:
+    # Spawned processes would spend tens of seconds on importing anomalib again; these use no torch.
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        folders = pool.starmap(make_category, [(tmp_path, "brick")] * 2)
+    assert folders == [tmp_path / "visa_pytorch/brick"] * 2
+    assert [f.name for f in (tmp_path / "visa_pytorch").iterdir()] == ["brick"]
+    assert _contents(folders[0]) == _contents(root / "visa_pytorch/brick")
+
+
+def test_the_later_of_two_discards_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "visa_pytorch/brick"
+
+    def overtaken(made: Path, _category: str) -> None:
+        made.mkdir()
+        (made / "ours").touch()
+        folder.mkdir()
+        (folder / "theirs").touch()
+
+    monkeypatch.setattr(sample, "_write_category", overtaken)
+    assert make_category(tmp_path, "brick") == folder
+    assert [f.name for f in tmp_path.rglob("*")] == ["visa_pytorch", "brick", "theirs"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(made: Path, _category: str) -> None:
+        made.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sample, "_write_category", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        make_category(tmp_path, "brick")
+    assert not list((tmp_path / "visa_pytorch").iterdir())
+
+
+def test_existing_folder_is_untouched(tmp_path: Path) -> None:
+    folder = tmp_path / "visa_pytorch/grass"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
+    Sample(root=tmp_path, category="grass").prepare_data()
+    assert _contents(folder) == {"mine.txt": b"mine"}
+
+
+def test_no_network_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        pytest.fail("network or download")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr("anomalib.data.datamodules.image.visa.download_and_extract", refuse)
+    monkeypatch.setattr(sample, "COUNTS", {"train/good": 2, "test/good": 1})  # to save time
+    sample._photograph.cache_clear()
+    module = Sample(root=tmp_path)
+    assert module.category == CATEGORIES[0]
+    module.prepare_data()
+    module.setup()
+    assert len(module.train_data) == 2
+
+
+def test_unknown_category(tmp_path: Path) -> None:
+    for call in (lambda: Sample(root=tmp_path, category="capsules"), lambda: make_category(tmp_path, "capsules")):
+        with pytest.raises(ValueError, match=r"'capsules'.*brick, grass, gravel"):
+            call()
+
+
+def test_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"cannot write the demo set.*another root.*file"):
+        Sample(root=tmp_path / "file").prepare_data()
+
+
+def test_defaults() -> None:
+    module = Sample()
+    assert module.root == Path("datasets/anomalib_spd_sample")
+    assert (module.train_batch_size, module.eval_batch_size, module.num_workers) == (8, 8, 0)
+    # Not the folder of the real VisA.
+    assert Sample(root=None).root.name == "anomalib_spd_sample"
+
+
+def test_command_line_knows_the_arguments_of_visa() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Visa, "data")
+    arguments = ["--data", "anomalib_spd.data.sample.Sample", "--data.category", "gravel"]
+    config = parser.parse_args([*arguments, "--data.val_split_ratio", "0.3", "--data.seed", "7"])
+    module = parser.instantiate_classes(config).data
+    assert isinstance(module, Sample)
+    assert (module.category, module.val_split_ratio, module.seed) == ("gravel", 0.3, 7)
