@@ -64,7 +64,9 @@ def pretrain(args: list[str]) -> int:
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
             parser.link_arguments(
-                "trainer.default_root_dir", "checkpoint.dirpath", compute_fn=lambda root: str(Path(root or ".") / "checkpoints")
+                "trainer.default_root_dir",
+                "checkpoint.dirpath",
+                compute_fn=lambda root: str(Path(root or ".") / "checkpoints"),
             )
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -49,7 +49,9 @@ def original() -> nn.Module:
 def main() -> None:
     """Write the folder of the catalogue."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=CATALOG_FOLDER / NAME, help="where to write; renewed if it exists")
+    parser.add_argument(
+        "--folder", type=Path, default=CATALOG_FOLDER / NAME, help="where to write; renewed if it exists"
+    )
     folder = parser.parse_args().folder
     model = original()
     fold_input_statistics(model, MEAN, STD)

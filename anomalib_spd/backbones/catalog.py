@@ -7,6 +7,7 @@ folder also works without this package (``local-dir:FOLDER``); what timm has no 
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,31 +80,38 @@ class Backbone:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             ours = config["anomalib_spd"]
-            return cls(
+            backbone = cls(
                 name=folder.name,
                 folder=folder,
                 architecture=config["architecture"],
                 pretrained_cfg=config["pretrained_cfg"] | {"num_classes": config["num_classes"]},
-                model_args=config.get("model_args", {}),
+                model_args=dict(config.get("model_args", {})),
                 layers=tuple(ours["layers"]),
                 n_features=ours["n_features"],
                 provenance=Provenance(**ours["provenance"]),
             )
+            backbone.timm_cfg()  # a field that timm does not know fails here, not while the shelf is registered
         except (OSError, KeyError, TypeError, ValueError) as error:
             msg = f"{folder} is not a backbone's folder: {type(error).__name__}: {error}"
             raise ValueError(msg) from error
+        return backbone
 
     def timm_cfg(self, tag: str | None = None) -> PretrainedCfg:
         """Return timm's record, pointing at the weights of this folder and at the stock architecture."""
-        return PretrainedCfg(**self.pretrained_cfg | {"file": str(self.weights), "architecture": self.architecture, "tag": tag})
+        return PretrainedCfg(
+            **self.pretrained_cfg | {"file": str(self.weights), "architecture": self.architecture, "tag": tag}
+        )
 
     def verify(self) -> None:
         """Compare the weights with the checksum that was stored beside them.
 
         Raises:
-            ValueError: where the file was changed or damaged since.
+            ValueError: where the file is missing, or was changed or damaged since.
             OSError: where it cannot be read.
         """
+        if not self.weights.is_file():
+            msg = f"The weights of backbone {self.name!r} are missing: there is no file {self.weights}."
+            raise ValueError(msg)
         found = sha256_of(self.weights)
         if found != self.provenance.sha256:
             msg = (
@@ -120,11 +128,24 @@ def describe_layers(architecture: str, model_args: dict[str, Any] | None = None)
         ``layers``: names at strides 8 and 16; ``n_features``: what PaDiM keeps, 100 channels or all if there are fewer
         (PaDiM paper, section 3.2: 100 random dimensions lose next to nothing for ResNet-18).
     """
-    info = timm.create_model(architecture, features_only=True, **(model_args or {})).feature_info
-    by_stride = {layer["reduction"]: layer for layer in info.get_dicts()}
-    layers = [by_stride[stride]["module"] for stride in (8, 16) if stride in by_stride]
-    channels = sum(by_stride[stride]["num_chs"] for stride in (4, 8, 16) if stride in by_stride)
-    return {"layers": layers, "n_features": min(100, channels)}
+    layers = layers_at((4, 8, 16), architecture, model_args)
+    return {
+        "layers": [layer["module"] for layer in layers if layer["reduction"] != 4],
+        "n_features": min(100, sum(layer["num_chs"] for layer in layers)),
+    }
+
+
+def layers_at(
+    strides: Iterable[int], architecture: str, model_args: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return timm's records (``module``, ``num_chs``, ``reduction``) of the last layer at each stride.
+
+    A network that has none of the strides, as a transformer of 14-pixel patches, gives its very last layer.
+    """
+    model: Any = timm.create_model(architecture, features_only=True, **(model_args or {}))
+    layers = model.feature_info.get_dicts()
+    by_stride = {layer["reduction"]: layer for layer in layers}
+    return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
 
 
 def sha256_of(path: Path) -> str:

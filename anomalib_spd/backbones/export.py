@@ -2,14 +2,25 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from .catalog import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance, describe_layers, provenance_record, sha256_of
+from .catalog import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Backbone,
+    Provenance,
+    describe_layers,
+    provenance_record,
+    sha256_of,
+)
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
 CARD = """---
@@ -76,8 +87,10 @@ def write_folder(
         description: what the card says first.
         half: store floating-point tensors in half precision.
     """
+    # safetensors takes contiguous tensors only, training may leave them in another memory format
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     save_for_hf(
-        copy.deepcopy(model).half() if half else model,
+        model.half() if half else model,
         str(folder),
         model_args=model_args,
         model_config={
@@ -94,6 +107,7 @@ def write_folder(
     )
     # our section holds the checksum of the weights, so it can only be written after them
     config_file = folder / CONFIG_FILE
+    shutil.copymode(config_file, folder / WEIGHTS_FILE)  # safetensors' own files are closed to all others
     config = json.loads(config_file.read_text(encoding="utf-8"))
     provenance = replace(provenance, sha256=sha256_of(folder / WEIGHTS_FILE))
     config["anomalib_spd"] = describe_layers(architecture, model_args) | {"provenance": provenance_record(provenance)}

@@ -6,7 +6,6 @@ hands over to timm's own entry point of the architecture with our weights. What 
 
 import os
 import warnings
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from .catalog import CATALOG_FOLDER, Backbone
 
-__all__ = ["available", "find", "register", "shelf_folder"]
+__all__ = ["available", "find", "is_stock", "register", "shelf_folder"]
 
 HOME_VARIABLE = "ANOMALIB_SPD_HOME"
 
@@ -67,40 +66,50 @@ def find(name: str) -> Backbone:
     return backbones[name]
 
 
+def is_stock(name: str) -> bool:
+    """Tell whether timm has an architecture of that name, a tag aside, that is not an entry of ours."""
+    model_name = name.partition(".")[0]
+    return is_model(model_name) and model_name not in default_cfgs
+
+
 def register() -> None:
     """Register every available backbone with timm; again after the shelf has changed.
 
-    ``ARCH.TAG`` becomes a tag of the model ``ARCH``, as timm's own names are read.
+    ``ARCH.TAG`` becomes a tag of the model ``ARCH``, as timm's own names are read. timm cannot forget a name: one whose
+    backbone was removed stays listed without weights, and says what happened when it is asked for.
     """
-    by_model: dict[str, dict[str, Backbone]] = defaultdict(dict)
+    by_model: dict[str, dict[str, Backbone]] = {model_name: {} for model_name in default_cfgs}
     for name, backbone in available().items():
         model_name, _, tag = name.partition(".")
-        by_model[model_name][tag] = backbone
-    for model_name, backbones in by_model.items():
-        if is_model(model_name) and model_name not in default_cfgs:
-            warnings.warn(f"Backbone {model_name!r} is passed over: timm has a model of that name.", stacklevel=2)
+        if is_stock(model_name):
+            warnings.warn(f"Backbone {name!r} is passed over: timm has a model {model_name!r}.", stacklevel=2)
             continue
+        by_model.setdefault(model_name, {})[tag] = backbone
+    for model_name, backbones in by_model.items():
         _register_model(model_name, backbones)
 
 
 def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
-    cfgs = {f"{model_name}.{tag}" if tag else model_name: b.timm_cfg(tag or None) for tag, b in backbones.items()}
-    default_cfgs.update(generate_default_cfgs(cfgs))
-    default_tag = default_cfgs[model_name].tags[0]
+    names = {tag: f"{model_name}.{tag}" if tag else model_name for tag in backbones}
+    cfgs = generate_default_cfgs({names[tag]: backbone.timm_cfg(tag or None) for tag, backbone in backbones.items()})
+    default_cfgs[model_name] = cfgs.get(model_name, DefaultCfg())
+    default_tag = default_cfgs[model_name].tags[0] if backbones else ""
 
     def entrypoint(pretrained: bool = False, pretrained_cfg: Any = None, **kwargs: Any) -> nn.Module:
-        tag = default_tag if pretrained_cfg is None else pretrained_cfg
-        if isinstance(tag, str):
-            if tag not in backbones:
-                known = ", ".join(sorted(f"{model_name}.{t}" if t else model_name for t in backbones))
-                msg = f"There is no backbone '{model_name}.{tag}' on the shelf. There are: {known}."
-                raise ValueError(msg)
-            backbone = backbones[tag]
+        # a whole record that the caller gives names its own weights, and takes the architecture alone from here
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
+        if tag not in backbones or not backbones[tag].folder.is_dir():
+            msg = (
+                f"There is no backbone '{model_name}{tag and '.'}{tag}' on the shelf {shelf_folder()}: it was removed, "
+                f"or never added. There are: {', '.join(available())}."
+            )
+            raise ValueError(msg)
+        # read anew: another process may have removed the backbone and added another under its name
+        backbone = Backbone.read(backbones[tag].folder)
+        if pretrained_cfg is None or isinstance(pretrained_cfg, str):
             pretrained_cfg = backbone.timm_cfg(tag or None).to_dict()
             if pretrained:
                 backbone.verify()
-        else:  # a whole record given by the caller, which then names its own weights
-            backbone = backbones[default_tag]
         create = model_entrypoint(backbone.architecture)
         model: nn.Module = create(pretrained=pretrained, pretrained_cfg=pretrained_cfg, **backbone.model_args | kwargs)
         return model
@@ -111,11 +120,16 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
 
 
 def _publish(entrypoint: Callable[..., nn.Module]) -> None:
-    globals()[entrypoint.__name__] = entrypoint
+    public_names = list(__all__)
     with warnings.catch_warnings():
         # timm has no way to renew an entry but to overwrite it, and warns: here it is ours that is renewed
-        warnings.filterwarnings("ignore", message=f"Overwriting {entrypoint.__name__} in registry", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=f"Overwriting {entrypoint.__name__} in registry", category=UserWarning
+        )
         register_model(entrypoint)
+    # timm adds the entry to the module's public names, but it is no attribute of this module: a backbone may be called
+    # "find", as one of the functions here is
+    __all__[:] = public_names
 
 
 def _folders(parent: Path) -> list[Path]:

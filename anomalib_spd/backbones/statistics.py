@@ -5,10 +5,14 @@ checkpoint that expects other statistics is therefore rewritten once, when it is
 ImageNet statistics it sees what it saw in training.
 """
 
+import copy
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 IMAGENET_MEAN: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
@@ -27,15 +31,21 @@ def fold_input_statistics(model: nn.Module, mean: Sequence[float], std: Sequence
     Args:
         model: timm model whose ``pretrained_cfg`` names its ``first_conv``; images are ``(B, 3, H, W)``, ``x`` in
             ``[0, 1]``.
-        mean: three means that the weights were trained with.
+        mean: three means that the weights were trained with, of images in ``[0, 1]``.
         std: three standard deviations that the weights were trained with, all positive.
 
     Raises:
-        ValueError: where there are not three positive statistics, or the model has no first convolution that can absorb
-            them.
+        ValueError: where there are not three statistics of images in ``[0, 1]``, or the model has no first convolution
+            that can absorb them.
     """
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
         msg = f"Expected 3 means and 3 positive standard deviations, got mean={tuple(mean)} and std={tuple(std)}."
+        raise ValueError(msg)
+    if max(*mean, *std) > 1:
+        msg = (
+            f"Expected the statistics of images in [0, 1], got mean={tuple(mean)} and std={tuple(std)}. Divide by 255 "
+            "what was measured on images in [0, 255]."
+        )
         raise ValueError(msg)
     conv = _first_conv(model)
     scale, offset = (
@@ -61,10 +71,12 @@ def fold_input_statistics(model: nn.Module, mean: Sequence[float], std: Sequence
 def _first_conv(model: nn.Module) -> nn.Conv2d:
     name = getattr(model, "pretrained_cfg", {}).get("first_conv")
     conv = model.get_submodule(name) if isinstance(name, str) else None
-    if not isinstance(conv, nn.Conv2d) or conv.in_channels != 3:
+    # the very classes: a subclass may standardise its kernel in `forward` (NFNet), which would undo the scaling
+    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, Conv2dSame) or conv.weight.shape[1] != 3:
         msg = (
-            f"Cannot fold input statistics into {type(model).__name__}: its first convolution is {name!r}, expected one "
-            "Conv2d of 3 channels. Give a checkpoint that was trained with ImageNet mean and std."
+            f"Cannot fold input statistics into {type(model).__name__}: its first convolution {name!r} is "
+            f"{type(conv).__name__}, expected one plain Conv2d of 3 channels. Give a checkpoint that was trained with "
+            "ImageNet mean and std."
         )
         raise ValueError(msg)
     return conv
@@ -72,28 +84,27 @@ def _first_conv(model: nn.Module) -> nn.Conv2d:
 
 def _batch_norm_behind(model: nn.Module, conv: nn.Conv2d) -> nn.BatchNorm2d:
     """Find the batch norm that reads ``conv``'s very output: names differ between architectures, the data flow does not."""
+    names = {module: name for name, module in model.named_modules()}
+    # a copy, as the pass needs one type of numbers throughout, and hooks and modes of the caller's are not touched
+    trial = copy.deepcopy(model).float().eval()
     produced: list[Tensor] = []
-    found: list[nn.BatchNorm2d] = []
-    handles = [conv.register_forward_hook(lambda _module, _args, output: produced.append(output))]
-    for module in model.modules():
+    found: list[str] = []
+    trial.get_submodule(names[conv]).register_forward_hook(lambda _module, _args, output: produced.append(output))
+    for name, module in trial.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
 
-            def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                if produced and args[0] is produced[0] and isinstance(module, nn.BatchNorm2d):
-                    found.append(module)
+            def note(_module: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
+                if produced and args[0] is produced[0]:
+                    found.append(name)
 
-            handles.append(module.register_forward_pre_hook(note))
-    training = model.training
-    try:
-        model.eval()(torch.zeros(1, 3, *model.pretrained_cfg["input_size"][1:]))
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    if not found:
+            module.register_forward_pre_hook(note)
+    pretrained_cfg: Any = model.pretrained_cfg
+    trial(torch.zeros(1, 3, *pretrained_cfg["input_size"][1:]))
+    behind = model.get_submodule(found[0]) if found else None
+    if not isinstance(behind, nn.BatchNorm2d):
         msg = (
             f"Cannot fold input statistics into {type(model).__name__}: its first convolution has no bias and no batch "
             "norm behind it. Give a checkpoint that was trained with ImageNet mean and std."
         )
         raise ValueError(msg)
-    return found[0]
+    return behind

@@ -64,7 +64,9 @@ class SPDPretraining(LightningModule):
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.encoder: nn.Module = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
+        self.encoder: nn.Module = timm.create_model(backbone, pretrained=pretrained).to(
+            memory_format=torch.channels_last
+        )
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)
         self.smooth_blend = RandomSmoothBlend()

@@ -52,7 +52,8 @@ def test_layout(root: Path, category: str) -> None:
 
 @pytest.mark.parametrize("kind", [Visa, Sample])
 def test_read_by_stock_visa_and_by_sample(root: Path, kind: type[Visa]) -> None:
-    module = kind(root=root, category="gravel", num_workers=0)
+    where = {"folder": root, "texture": "gravel"} if kind is Sample else {"root": root, "category": "gravel"}
+    module = kind(**where, num_workers=0)
     module.prepare_data()
     module.setup()
     assert (len(module.train_data), len(module.test_data)) == (24, 25)
@@ -151,7 +152,7 @@ def test_existing_folder_is_untouched(tmp_path: Path) -> None:
     folder = tmp_path / "visa_pytorch/grass"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("mine")
-    Sample(root=tmp_path, category="grass").prepare_data()
+    Sample("grass", tmp_path).prepare_data()
     assert _contents(folder) == {"mine.txt": b"mine"}
 
 
@@ -163,7 +164,7 @@ def test_no_network_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("anomalib.data.datamodules.image.visa.download_and_extract", refuse)
     monkeypatch.setattr(sample, "COUNTS", {"train/good": 2, "test/good": 1})  # to save time
     sample._photograph.cache_clear()
-    module = Sample(root=tmp_path)
+    module = Sample(folder=tmp_path)
     assert module.category == CATEGORIES[0]
     module.prepare_data()
     module.setup()
@@ -171,7 +172,7 @@ def test_no_network_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_unknown_category(tmp_path: Path) -> None:
-    for call in (lambda: Sample(root=tmp_path, category="capsules"), lambda: make_category(tmp_path, "capsules")):
+    for call in (lambda: Sample("capsules", tmp_path), lambda: make_category(tmp_path, "capsules")):
         with pytest.raises(ValueError, match=r"'capsules'.*brick, grass, gravel"):
             call()
 
@@ -179,22 +180,27 @@ def test_unknown_category(tmp_path: Path) -> None:
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"cannot write the demo set.*another root.*file"):
-        Sample(root=tmp_path / "file").prepare_data()
+        Sample(folder=tmp_path / "file").prepare_data()
 
 
 def test_defaults() -> None:
     module = Sample()
     assert module.root == Path("datasets/anomalib_spd_sample")
     assert (module.train_batch_size, module.eval_batch_size, module.num_workers) == (8, 8, 0)
-    # Not the folder of the real VisA.
-    assert Sample(root=None).root.name == "anomalib_spd_sample"
 
 
-def test_command_line_knows_the_arguments_of_visa() -> None:
+@pytest.mark.parametrize("argument", ["root", "category"])
+def test_the_names_of_visa_are_refused(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"no argument {argument}"):
+        Sample(**{argument: "x"})
+
+
+def test_replaces_visa_on_the_command_line_without_its_folder() -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Visa, "data")
-    arguments = ["--data", "anomalib_spd.data.sample.Sample", "--data.category", "gravel"]
-    config = parser.parse_args([*arguments, "--data.val_split_ratio", "0.3", "--data.seed", "7"])
-    module = parser.instantiate_classes(config).data
+    visa = ["--data", "anomalib.data.Visa", "--data.root", "./datasets/visa", "--data.category", "candle"]
+    arguments = ["--data", "anomalib_spd.data.Sample", "--data.val_split_ratio", "0.3", "--data.seed", "7"]
+    module = parser.instantiate_classes(parser.parse_args([*visa, *arguments])).data
     assert isinstance(module, Sample)
-    assert (module.category, module.val_split_ratio, module.seed) == ("gravel", 0.3, 7)
+    assert (module.root, module.category) == (Path("datasets/anomalib_spd_sample"), CATEGORIES[0])
+    assert (module.val_split_ratio, module.seed) == (0.3, 7)

@@ -1,0 +1,33 @@
+# make demo: install into .venv and run the shipped PatchCore configuration on the embedded sample
+# make test: the same for the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint clean
+
+# the marker is renewed whenever the metadata changes, so both targets install once
+$(INSTALLED): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (kornia 0.9); this is " + sys.version + ". Give another: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/anomalib train --config anomalib_spd/configs/patchcore_spd.yaml --data anomalib_spd.data.Sample
+	@echo "Heatmaps of the test images: results/Patchcore/Sample/brick/latest/images"
+	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,178 @@
+"""What a backbone is made from: a checkpoint or an exported folder, the network it is for, and what it says of itself."""
+
+import difflib
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg
+from torch import Tensor
+
+from .catalog import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance
+from .checkpoints import read_checkpoint
+from .shelf import available, is_stock
+from .statistics import IMAGENET_MEAN, IMAGENET_STD
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+# timm's default record of an architecture is that of certain weights; these fields do not hold for others
+OF_THE_WEIGHTS = {
+    *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load", "tag"),
+    *("label_offset", "label_names", "label_descriptions"),
+    *("license", "description", "origin_url", "paper_name", "paper_ids", "notes"),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What timm needs to build a network.
+
+    Args:
+        architecture: timm's own name.
+        model_args: of its entry point, without the number of classes.
+        pretrained_cfg: timm's record: input size, statistics, names of the first convolution and of the classifier.
+    """
+
+    architecture: str
+    model_args: dict[str, Any]
+    pretrained_cfg: dict[str, Any]
+
+    @property
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation in the record."""
+        return tuple(self.pretrained_cfg["mean"]), tuple(self.pretrained_cfg["std"])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments for ``timm.create_model(architecture, ...)``."""
+        return self.model_args | {"pretrained_cfg": self.pretrained_cfg | {"architecture": self.architecture}}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of weights and what is known of it.
+
+    Args:
+        file: that the tensors were read from.
+        tensors: by the file's own names.
+        network: that it states; ``None`` where it states none.
+        statistics: that it was trained with; ``None`` where that is not stated.
+        provenance: that it states.
+        license_id: that it states.
+        origin_url: that it states.
+    """
+
+    file: Path
+    tensors: dict[str, Tensor]
+    network: Network | None = None
+    statistics: Statistics | None = None
+    provenance: Provenance = field(default=Provenance(sha256=""))
+    license_id: str | None = None
+    origin_url: str | None = None
+
+
+def find_network(name: str) -> Network:
+    """Return the network of a backbone on the shelf, or of an architecture of timm's, with or without a tag.
+
+    Raises:
+        ValueError: where there is neither, with the nearest names there are.
+    """
+    on_shelf = available()
+    if name in on_shelf:
+        backbone = on_shelf[name]
+        return _network(backbone.architecture, backbone.model_args, backbone.pretrained_cfg)
+    if not is_stock(name):
+        known = sorted({*on_shelf, *timm.list_models()})
+        near = ", ".join(difflib.get_close_matches(name, known, n=5)) or "none"
+        msg = (
+            f"Unknown architecture {name!r}: expected a name of timm's or of the shelf. Near it: {near}. "
+            "`timm.list_models()` lists all."
+        )
+        raise ValueError(msg)
+    try:
+        record = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError as error:
+        msg = f"{name!r}: {error} Give the architecture without its tag, {name.partition('.')[0]!r}."
+        raise ValueError(msg) from error
+    return _network(name.partition(".")[0], {}, record.to_dict())
+
+
+def read_source(path: Path, *, network_is_given: bool = False) -> Source:
+    """Read a checkpoint file, or a folder with ``config.json`` and ``model.safetensors``.
+
+    Args:
+        path: file or folder.
+        network_is_given: do without the network that a checkpoint names.
+
+    Raises:
+        ValueError: where it is damaged, or names a network that is unknown here.
+        OSError: where it cannot be read.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    checkpoint = read_checkpoint(path)
+    settings = checkpoint.hyper_parameters
+    if not isinstance(settings.get("backbone"), str):
+        return Source(path, checkpoint.tensors)
+    shown = ", ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("_"))
+    method = str(settings.get("_class_path", "anomalib_spd")).rpartition(".")[-1]
+    return Source(
+        path,
+        checkpoint.tensors,
+        network=None if network_is_given else _network_of_checkpoint(settings["backbone"]),
+        # all training of this package normalises with them
+        statistics=(IMAGENET_MEAN, IMAGENET_STD),
+        provenance=Provenance(sha256="", recipe=f"{method}: {shown}"),
+    )
+
+
+def _network_of_checkpoint(backbone: str) -> Network:
+    try:
+        return find_network(backbone)
+    except ValueError as error:
+        msg = f"The checkpoint was trained from backbone {backbone!r}, unknown here. Give the architecture. ({error})"
+        raise ValueError(msg) from error
+
+
+def _read_folder(folder: Path) -> Source:
+    """Read a folder of ours or of timm's ``save_for_hf``."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        # timm's older folders have the record at the top
+        record = dict(config.get("pretrained_cfg", config))
+        known = {known.name for known in fields(PretrainedCfg)}
+        cfg = PretrainedCfg(**{key: value for key, value in record.items() if key in known}).to_dict()
+        stated = find_network(config["architecture"])
+        model_args = stated.model_args | config.get("model_args", {})
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        msg = (
+            f"{folder} is not an exported backbone ({type(error).__name__}: {error}). Expected a folder with timm's "
+            f"{CONFIG_FILE} and {WEIGHTS_FILE}."
+        )
+        raise ValueError(msg) from error
+    provenance = Provenance(sha256="")
+    if "anomalib_spd" in config:
+        backbone = Backbone.read(folder)
+        backbone.verify()
+        provenance = backbone.provenance
+    network = _network(stated.architecture, model_args, cfg)
+    tensors = read_checkpoint(folder / WEIGHTS_FILE).tensors
+    return Source(
+        folder / WEIGHTS_FILE,
+        tensors,
+        network,
+        network.statistics,
+        provenance,
+        cfg.get("license"),
+        cfg.get("origin_url"),
+    )
+
+
+def _network(architecture: str, model_args: dict[str, Any], record: dict[str, Any]) -> Network:
+    return Network(
+        architecture,
+        {key: value for key, value in model_args.items() if key != "num_classes"},
+        {key: value for key, value in record.items() if key not in OF_THE_WEIGHTS},
+    )

@@ -1,0 +1,83 @@
+"""Pre-processing for stock anomalib detectors that says in plain numbers what reaches the backbone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import LightningModule, Trainer
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
+
+from .backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+
+
+class BackbonePreProcessor(PreProcessor):
+    """Resize, centre-crop and normalise, and check that the detector reads the layers it was told to.
+
+    Stock anomalib drops a layer that the backbone does not have, with a line in the log, and reads the rest; here that
+    is an error, before anything is trained. In YAML size and crop are two numbers each instead of a transform spelt out;
+    and since it is named there, the stock ``anomalib`` command imports this package, and with it the shelf.
+
+    Args:
+        image_size: height and width that images are resized to, pixels.
+        center_crop_size: height and width of the middle that is kept, pixels; all of it by default.
+
+    Raises:
+        ValueError: where the crop is larger than the image.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int] = (256, 256), center_crop_size: tuple[int, int] | None = None
+    ) -> None:
+        if center_crop_size is not None and (
+            center_crop_size[0] > image_size[0] or center_crop_size[1] > image_size[1]
+        ):
+            msg = f"A centre crop of {tuple(center_crop_size)} does not fit into an image of {tuple(image_size)}."
+            raise ValueError(msg)
+        crop: list[Transform] = [CenterCrop(center_crop_size)] if center_crop_size else []
+        super().__init__(
+            Compose([Resize(image_size, antialias=True), *crop, Normalize(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD])])
+        )
+
+    def __reduce__(self) -> tuple[type[PreProcessor], tuple[Transform | None]]:
+        """Pickle as stock anomalib's class: a model that anomalib exports by ``torch.save`` must not need this package."""
+        return PreProcessor, (self.transform,)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the detector's layers against its backbone (a Lightning hook).
+
+        Raises:
+            ValueError: for a layer that the backbone does not have, and for layers out of order.
+        """
+        del trainer, stage
+        hparams: dict[str, Any] = dict(pl_module.hparams)
+        backbone, layers = hparams.get("backbone"), hparams.get("layers") or hparams.get("layer")
+        if isinstance(backbone, str) and layers:
+            check_layers(backbone, [layers] if isinstance(layers, str) else list(layers))
+
+
+def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
+    """Check that a backbone has the layers, named in the order in which anomalib reads them.
+
+    Args:
+        backbone: name on the shelf or in timm.
+        layers: timm's names of feature layers; numbers, which stand for themselves, are passed over, and so are the
+            blocks of transformers, which anomalib finds in another way.
+
+    Raises:
+        ValueError: for a layer that the backbone does not have, and for layers out of order, whose maps anomalib would
+            confuse.
+    """
+    names = [layer for layer in layers if isinstance(layer, str)]
+    # the same test by which anomalib's TimmFeatureExtractor tells transformers
+    if not names or "vit" in backbone.lower():
+        return
+    known = timm.create_model(backbone, features_only=True).feature_info.module_name()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
+        raise ValueError(msg)
+    in_order = sorted(set(names), key=known.index)
+    if names != in_order:
+        msg = f"Give the layers of backbone {backbone!r} once each and from first to last: {in_order}. Got {names}."
+        raise ValueError(msg)

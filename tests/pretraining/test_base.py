@@ -1,0 +1,94 @@
+"""What all methods share, by way of the supervised one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from anomalib_spd.pretraining import SupervisedSPD
+
+IMAGES = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def _model(**settings: float) -> SupervisedSPD:
+    torch.manual_seed(0)
+    return SupervisedSPD(backbone="test_efficientnet", pretrained=False, num_classes=3, image_size=32, **settings)
+
+
+def _step(model: SupervisedSPD) -> tuple[Tensor, dict[str, float]]:
+    """Run one training step on a fixed batch with fixed draws; returns the loss and what was logged."""
+    logged: dict[str, float] = {}
+    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})  # type: ignore[method-assign,assignment]
+    torch.manual_seed(1)
+    return model.training_step(model.on_after_batch_transfer((IMAGES, LABELS), 0), 0), logged
+
+
+def test_all_views_go_through_the_encoder_in_one_pass() -> None:
+    model = _model()
+    passes: list[torch.Size] = []
+    model.encoder.register_forward_pre_hook(lambda _, args: passes.append(args[0].shape))
+    _step(model)
+    # the classified view, anchor, positive and negative
+    assert passes == [(4 * 4, 3, 32, 32)]
+
+
+def test_the_loss_is_its_terms() -> None:
+    model = _model(eta=0.3)
+    loss, logged = _step(model)
+    assert loss.item() == pytest.approx(logged["loss_supervised"] + 0.3 * logged["loss_spd"], abs=1e-6)
+    assert logged["loss_spd"] == pytest.approx(logged["sim_an"] - logged["sim_ap"], abs=1e-6)
+    assert 0 < logged["feature_std"] < 1
+
+
+def test_the_control_differs_in_nothing_but_the_gradient_of_spd() -> None:
+    model, control = _model(eta=0.1), _model(eta=0.0)
+    (loss, logged), (control_loss, control_logged) = _step(model), _step(control)
+    for name in ("loss_supervised", "loss_spd", "feature_std"):
+        assert logged[name] == control_logged[name]
+    for (name, buffer), (_, other) in zip(model.named_buffers(), control.named_buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+    loss.backward()
+    control_loss.backward()
+    weight, control_weight = (m.encoder.conv_stem.weight.grad for m in (model, control))
+    assert weight is not None
+    assert not torch.equal(weight, control_weight)
+
+
+def test_the_encoder_sees_imagenet_statistics() -> None:
+    model = _model()
+    seen: list[Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    white = torch.full((4, 3, 48, 48), 255, dtype=torch.uint8)
+    model.log = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+    model.training_step(model.on_after_batch_transfer((white, LABELS), 0), 0)
+    anchor = seen[0][4:8].mean((0, 2, 3))
+    expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(anchor, expected)
+
+
+def test_the_gradient_of_spd_separates_negatives_from_positives() -> None:
+    model = _model(eta=1.0)
+    model.method_loss = lambda features, labels: features[0].sum() * 0  # type: ignore[method-assign]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(15):  # on the same draws every time
+        loss, _ = _step(model)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < min(losses[0], 0) - 0.05
+
+
+def test_settings_are_kept_for_whoever_reads_the_checkpoint() -> None:
+    assert dict(_model(eta=0.2).hparams)["eta"] == 0.2
+    assert dict(_model().hparams)["num_classes"] == 3
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`eta` weighs the SPD term.*-1"):
+        _model(eta=-1)
+
+
+def test_a_checkpoint_is_the_encoder_and_the_head() -> None:
+    assert {name.split(".")[0] for name in _model().state_dict()} == {"encoder", "head"}

@@ -1,0 +1,111 @@
+"""``anomalib-spd``: pre-training from a shipped file to a name on the shelf, and stock subcommands with the shelf."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from lightning.pytorch.cli import LightningCLI  # noqa: F401  (makes jsonargparse's first import part of collection)
+
+from anomalib_spd.cli import main
+
+from .conftest import REPOSITORY
+
+RECIPES = sorted((REPOSITORY / "configs" / "pretrain").glob("*.yaml"))
+
+
+def _small(images: Path, folder: Path, *more: str) -> list[str]:
+    """Shrink a shipped recipe to seconds: other images, a tiny network, few steps."""
+    return [
+        *("--model.init_args.backbone", "test_efficientnet", "--model.init_args.pretrained", "false"),
+        *("--model.init_args.image_size", "32", "--model.init_args.num_classes", "3"),
+        *("--data.init_args.root", str(images), "--data.init_args.side", "40"),
+        *("--data.init_args.batch_size", "4", "--data.init_args.num_workers", "0"),
+        *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)),
+        *more,
+    ]
+
+
+def _pretrain(images: Path, folder: Path, *more: str) -> None:
+    recipe = str(REPOSITORY / "configs" / "pretrain" / "supervised_spd.yaml")
+    assert main(["pretrain", "--config", recipe, *_small(images, folder, *more)]) == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_runs(recipe: Path, labelled_images: Path, tmp_path: Path) -> None:
+    more = ("--trainer.fast_dev_run", "true")
+    assert main(["pretrain", "--config", str(recipe), *_small(labelled_images, tmp_path, *more)]) == 0
+
+
+def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
+    run = tmp_path / "run"
+    _pretrain(labelled_images, run, "--trainer.max_epochs", "2")
+
+    with (run / "log" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3  # twelve images, batches of four
+    assert {"loss", "loss_supervised", "loss_spd", "sim_ap", "sim_an", "feature_std"} <= set(rows[0])
+    assert (run / "log" / "version_0" / "config.yaml").is_file()
+
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert main(["backbones", "add", "tiny_spd", str(checkpoint)]) == 0
+    assert (shelf / "tiny_spd" / "model.safetensors").is_file()
+    trained = torch.load(checkpoint, weights_only=True)["state_dict"]
+    named = timm.create_model("tiny_spd", pretrained=True).state_dict()
+    assert named
+    for name, tensor in named.items():
+        assert torch.equal(tensor, trained[f"encoder.{name}"]), name
+
+
+def test_the_same_command_goes_on_from_the_last_epoch(labelled_images: Path, tmp_path: Path) -> None:
+    _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "1")
+    _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "2")
+    with (tmp_path / "log" / "version_1" / "metrics.csv").open() as file:
+        assert {row["epoch"] for row in csv.DictReader(file)} == {"1"}
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (1, 6)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_does_not_go_on_from_another_ones_checkpoint(labelled_images: Path, tmp_path: Path) -> None:
+    _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "1")
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises(ValueError, match=r"other settings \(eta: 0.1 then, 0.0 now\).*--trainer.default_root_dir"):
+        _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "2", "--model.init_args.eta", "0")
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_the_seed_decides(labelled_images: Path, tmp_path: Path) -> None:
+    weights = []
+    for run, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        _pretrain(labelled_images, tmp_path / run, "--trainer.max_epochs", "1", "--seed_everything", seed)
+        state = torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        weights.append(torch.cat([tensor.flatten().float() for tensor in state.values()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_no_images_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"Give another with --data\.root"):
+        _pretrain(tmp_path / "missing", tmp_path / "run")
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("pretrain", "backbones", "train"))
+    assert main(["--version"]) == 0
+
+
+def test_stock_subcommands_know_the_shelf_without_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        *("train", "--model", "Patchcore", "--model.backbone", "efficientnet_lite0_spd"),
+        *("--model.layers", '["blocks.2", "blocks.4"]', "--model.coreset_sampling_ratio", "0.01"),
+        *("--data", "anomalib_spd.data.Sample", "--data.folder", str(tmp_path / "sample"), "--data.texture", "gravel"),
+        *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--default_root_dir", str(tmp_path / "results")),
+    ]
+    assert main(arguments) == 0
+    assert "image_AUROC" in capsys.readouterr().out
+    assert list((tmp_path / "results").rglob("images/bad/*"))

@@ -1,0 +1,161 @@
+"""The wheel, installed into an environment of its own and used from another folder by its documented commands.
+
+The environment sees the dependencies that are installed here, but not this checkout.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import REPOSITORY
+
+Run = Callable[..., str]
+CONFIGS = ("patchcore_spd.yaml", "padim_spd.yaml")
+SAMPLE = ("--data", "anomalib_spd.data.Sample")
+ON_CPU = ("--trainer.accelerator", "cpu")
+# the console script `anomalib`, without depending on where it is installed
+ANOMALIB = ("-c", "from anomalib.cli.cli import main; main()")
+ANOMALIB_SPD = ("-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of the tree, so that no build folder is left in it."""
+    source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns(".*", "runs", "results", "datasets", "build", "dist", "*.egg-info", "tests")
+    shutil.copytree(REPOSITORY, source, ignore=ignored)
+    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
+    subprocess.run([sys.executable, "-m", "pip", *command], check=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the user works."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def run(wheel: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run the new environment's Python in the user's folder; returns what it printed."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    site = Path(
+        subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    # a plain path: the .pth files of that folder, such as the one of this checkout's editable install, are not read
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)]
+    subprocess.run([sys.executable, *install], check=True)
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        variables |= {"ANOMALIB_SPD_HOME": str(home / "shelf"), "COLUMNS": "120"}
+        done = subprocess.run(
+            [python, *arguments], cwd=home, env=variables, capture_output=True, text=True, check=False
+        )
+        printed = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, printed
+        return printed
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def configs(run: Run) -> Path:
+    """The folder of the configurations that the wheel installed."""
+    return Path(run("-c", "import anomalib_spd; print(anomalib_spd.__path__[0])").split()[-1]) / "configs"
+
+
+def test_holds_weights_configs_and_licence(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for backbone in ("efficientnet_lite0_in1k", "efficientnet_lite0_spd"):
+        for file in ("config.json", "model.safetensors", "README.md"):
+            assert f"anomalib_spd/backbones/weights/{backbone}/{file}" in names
+    assert all(f"anomalib_spd/configs/{config}" in names for config in CONFIGS)
+    assert any(name.endswith("LICENSE") for name in names)
+    assert "anomalib_spd/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "scripts", "configs"))]
+
+
+def test_is_the_installed_one_that_runs(run: Run, home: Path) -> None:
+    assert str(REPOSITORY) not in run("-c", "import anomalib_spd; print(anomalib_spd.__file__)")
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_stock_train_predict_and_export(run: Run, configs: Path, home: Path, config: str) -> None:
+    results = home / "results" / config
+    common = ("--config", str(configs / config), *ON_CPU, "--default_root_dir", str(results))
+    printed = run(*ANOMALIB, "train", *common, *SAMPLE)
+    assert "image_AUROC" in printed
+    assert "pixel_AUPR" in printed
+    (checkpoint,) = results.rglob("*.ckpt")
+    assert len(list(results.rglob("images/bad/*"))) == 15
+
+    run(*ANOMALIB, "predict", *common, *SAMPLE, "--ckpt_path", str(checkpoint))
+    for export_type, suffix in (("torch", ".pt"), ("onnx", ".onnx")):
+        model = ("--ckpt_path", str(checkpoint), "--export_type", export_type, "--input_size", "[256, 256]")
+        run(*ANOMALIB, "export", *common, *model)
+        assert list(results.rglob(f"*{suffix}")), export_type
+
+
+def test_a_misspelt_layer_is_an_error(run: Run, configs: Path, home: Path) -> None:
+    config = ("--config", str(configs / "patchcore_spd.yaml"), "--model.init_args.layers", '["blocks.2", "block.4"]')
+    printed = run(*ANOMALIB, "train", *config, *SAMPLE, *ON_CPU, fails=True)
+    assert "has no layer 'block.4'" in " ".join(printed.split())
+
+
+def test_stock_classes_from_python_and_a_reloaded_checkpoint(run: Run) -> None:
+    printed = run(
+        "-c",
+        """
+import torch
+import anomalib_spd
+from anomalib.engine import Engine
+from anomalib.models import Patchcore
+from anomalib_spd.data import Sample
+
+model = Patchcore(backbone="efficientnet_lite0_spd", layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01)
+engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir="python")
+engine.fit(model, datamodule=Sample("grass"))
+again = Patchcore.load_from_checkpoint(engine.trainer.checkpoint_callback.best_model_path)
+image = torch.rand(1, 3, 256, 256)
+print("difference", (again.eval()(image).anomaly_map - model.eval()(image).anomaly_map).abs().max().item())
+""",
+    )
+    assert "difference 0.0" in printed
+
+
+def test_an_exported_model_needs_no_plugin(run: Run, home: Path) -> None:
+    (exported,) = (home / "results" / "patchcore_spd.yaml").rglob("*.pt")
+    code = f"""
+import sys, torch
+sys.modules["anomalib_spd"] = None  # from here on, importing it fails
+model = torch.load({str(exported)!r}, weights_only=False)["model"].eval()
+print("map", tuple(model(torch.rand(1, 3, 256, 256)).anomaly_map.shape))
+"""
+    assert "map (1, 1, 224, 224)" in run("-c", code)
+
+
+def test_backbones_command(run: Run, home: Path) -> None:
+    printed = run(*ANOMALIB_SPD, "backbones", "list")
+    assert "efficientnet_lite0_spd" in printed
+    run(*ANOMALIB_SPD, "backbones", "export", "efficientnet_lite0_spd", "exported")
+    code = """
+from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+import sys, torch
+extractor = TimmFeatureExtractor("local-dir:exported", ["blocks.2"])
+assert "anomalib_spd" not in sys.modules
+print(tuple(extractor(torch.rand(1, 3, 64, 64))["blocks.2"].shape))
+"""
+    assert "(1, 40, 8, 8)" in run("-c", code)
