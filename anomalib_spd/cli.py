@@ -70,13 +70,19 @@ def pretrain(args: list[str]) -> int:
             )
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer = self.config[self.subcommand].trainer
+            trainer = self.config["fit"].trainer
             if trainer.logger is None:
                 # beside the checkpoints; Lightning's default depends on whether TensorBoard happens to be installed
                 kwargs["logger"] = CSVLogger(trainer.default_root_dir or ".", name="log")
             return super().instantiate_trainer(**kwargs)
 
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")  # we are that Python
+    for expected in (
+        "LightningCLI's args parameter is intended",  # to be called from Python: we are that Python
+        r'.*ckpt_path="last"\) is set, but there is no last checkpoint',  # the first start
+        "Checkpoint directory .* exists and is not empty",  # every later one
+        "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
+    ):
+        warnings.filterwarnings("ignore", message=expected)
     PretrainCLI(
         SPDPretraining,
         LightningDataModule,

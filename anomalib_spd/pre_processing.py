@@ -72,7 +72,8 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
     # the same test by which anomalib's TimmFeatureExtractor tells transformers
     if not names or "vit" in backbone.lower():
         return
-    known = timm.create_model(backbone, features_only=True).feature_info.module_name()
+    extractor: Any = timm.create_model(backbone, features_only=True)
+    known = extractor.feature_info.module_name()
     unknown = [name for name in names if name not in known]
     if unknown:
         msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."

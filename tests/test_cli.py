@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from lightning.pytorch.cli import LightningCLI  # noqa: F401  (makes jsonargparse's first import part of collection)
 
 from anomalib_spd.cli import main
 

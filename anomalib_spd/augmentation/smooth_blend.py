@@ -226,4 +226,6 @@ def _on_device_of(input: Tensor, params: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _radius(flags: dict[str, Any]) -> int:
-    return math.ceil(flags["truncate"] * flags["sigma"])
+    truncate: float = flags["truncate"]
+    sigma: float = flags["sigma"]
+    return math.ceil(truncate * sigma)

@@ -144,6 +144,7 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
     elif names and (weight := given.get(f"{names[0]}.weight")) is not None and weight.ndim:
         model = _create(architecture, model_args | {"num_classes": len(weight)})
     expected = model.state_dict()
+    found = sum(name in given for name in expected)
     for name, tensor in expected.items():
         # files from before PyTorch 0.4.1 do not count batches; and nothing but training reads the number
         if name.endswith("num_batches_tracked"):
@@ -152,8 +153,8 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
         where = f" under the prefix {layout.prefix!r}" if layout.prefix else ""
         msg = (
             f"The checkpoint does not fit {architecture}: {'; '.join(problems)}. It was read as {layout.origin}{where}, "
-            f"where {sum(name in expected for name in given)} of the {len(expected)} expected tensors were found. Give "
-            "the architecture that it was trained with."
+            f"where {found} of the {len(expected)} expected tensors were found. Give the architecture that it was "
+            "trained with."
         )
         raise ValueError(msg)
     if infinite := [name for name, tensor in given.items() if not torch.isfinite(tensor).all()]:

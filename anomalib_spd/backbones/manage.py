@@ -169,18 +169,15 @@ def export(name: str, folder: str | Path) -> Path:
     backbone = find(name)
     backbone.verify()
     target = Path(folder).absolute()
-    taken = f"{target} exists and is not an empty folder. Give another, or delete it first."
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(taken)
+    _refuse_filled(target)
     try:
         with _whole_folder(target) as temporary:
             for file in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
                 if (backbone.folder / file).is_file():
                     # contents alone: the modes are those of the target's owner, not those of the shelf
                     shutil.copyfile(backbone.folder / file, temporary / file)
-    except FileExistsError:
-        raise ValueError(taken) from None
     except OSError as error:
+        _refuse_filled(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
         raise type(error)(msg) from error
     if words := _transformer_words(str(target)):
@@ -217,6 +214,12 @@ def _refuse_taken(name: str) -> None:
             advice = f"remove it first (anomalib-spd backbones remove {name}), or " if what == "on your shelf" else ""
             msg = f"The name {name!r} is taken {what}: {folder} exists; {advice}take another name."
             raise ValueError(msg)
+
+
+def _refuse_filled(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        msg = f"{folder} exists and is not an empty folder. Give another, or delete it first."
+        raise ValueError(msg)
 
 
 def _transformer_words(text: str) -> list[str]:
@@ -286,18 +289,13 @@ def _whole_folder(final: Path) -> Iterator[Path]:
     """Give a folder to be filled, which becomes ``final`` in one step, or disappears where anything fails.
 
     Raises:
-        FileExistsError: where ``final`` has come into being meanwhile, and is not empty.
+        OSError: also where ``final`` has come into being meanwhile, and is not an empty folder.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = _hidden_beside(final)
     temporary.mkdir()
     try:
         yield temporary
-        try:
-            temporary.rename(final)
-        except OSError as error:
-            if os.path.lexists(final):
-                raise FileExistsError(*error.args) from error
-            raise
+        temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from kornia.augmentation import Normalize
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
@@ -64,9 +64,7 @@ class SPDPretraining(LightningModule):
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.encoder: nn.Module = timm.create_model(backbone, pretrained=pretrained).to(
-            memory_format=torch.channels_last
-        )
+        self.encoder: Any = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)
         self.smooth_blend = RandomSmoothBlend()

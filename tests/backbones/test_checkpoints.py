@@ -219,7 +219,7 @@ def test_misfits(misfit: str, make_model: Any) -> None:
 
 
 def test_other_architectures_tensors(make_model: Any) -> None:
-    with pytest.raises(ValueError, match="does not fit test_efficientnet: .* missing .* unexpected"):
+    with pytest.raises(ValueError, match=r"does not fit test_efficientnet: .* missing .* unexpected"):
         fit(make_model("test_resnet").state_dict(), "test_efficientnet")
 
 
@@ -298,5 +298,5 @@ def test_other_kinds_of_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3, "network": {"weight": 1}}, {"state_dict": {}}, 5])
 def test_files_without_tensors(content: Any, save: Any) -> None:
-    with pytest.raises(ValueError, match="holds no tensors: found .*, expected a state dict"):
+    with pytest.raises(ValueError, match=r"holds no tensors: found .*, expected a state dict"):
         read_checkpoint(save(content))
