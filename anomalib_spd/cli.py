@@ -30,9 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: what follows ``anomalib-spd``; by default those of the process.
     """
-    command, *rest = [*(sys.argv[1:] if args is None else args), ""]
-    rest = rest[:-1]
-    if command in {"", "-h", "--help"}:
+    command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if command in {"-h", "--help"}:
         print(USAGE.format(version=__version__))
         return 0
     if command == "--version":
@@ -60,7 +59,13 @@ def pretrain(args: list[str]) -> int:
 
     class PretrainCLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            # one checkpoint a run, in a place that the next start of the same command finds (ckpt_path: last)
+            parser.add_argument(
+                "--ckpt_path",
+                type=str | None,
+                default="last",
+                help="checkpoint to go on from: 'last' is this run's own, if there is one",
+            )
+            # one checkpoint a run, in a place that the next start of the same command finds
             parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
             parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
             parser.link_arguments(
@@ -70,7 +75,7 @@ def pretrain(args: list[str]) -> int:
             )
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer = self.config["fit"].trainer
+            trainer = self.config.trainer
             if trainer.logger is None:
                 # beside the checkpoints; Lightning's default depends on whether TensorBoard happens to be installed
                 kwargs["logger"] = CSVLogger(trainer.default_root_dir or ".", name="log")
@@ -83,15 +88,17 @@ def pretrain(args: list[str]) -> int:
         "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
     ):
         warnings.filterwarnings("ignore", message=expected)
-    PretrainCLI(
+    cli = PretrainCLI(
         SPDPretraining,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
-        parser_kwargs={"fit": {"prog": "anomalib-spd pretrain"}},
-        args=["fit", *args],
+        parser_kwargs={"prog": "anomalib-spd pretrain"},
+        run=False,
+        args=args,
     )
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
     return 0
 
 

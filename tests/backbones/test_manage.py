@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -25,12 +24,9 @@ from timm.models import save_for_hf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_spd.backbones import Backbone, add, available, export, find, remove
+from anomalib_spd.backbones import Backbone, add, available, export, find, manage, remove
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.pretraining import SupervisedSPD
-
-# the package has a function of that name, which hides the module
-manage = importlib.import_module("anomalib_spd.backbones.manage")
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -58,7 +54,7 @@ def test_add(save: Any, make_model: Any, images: Tensor, shelf: Path) -> None:
         "mine_spd/README.md",
     }
     assert backbone == find("mine_spd") == Backbone.read(shelf / "mine_spd")
-    assert backbone.layers == ("blocks.2", "blocks.4")
+    assert backbone.layers == ("blocks.2", "blocks.3")
     backbone.verify()
     source = make_model()
     assert torch.equal(timm.create_model("mine_spd", pretrained=True).eval()(images), source(images))
@@ -584,7 +580,7 @@ from anomalib.models.components.feature_extractors import TimmFeatureExtractor
 folder, images, out = sys.argv[1:]
 images = torch.load(images)
 model = timm.create_model(f"local-dir:{folder}", pretrained=True, features_only=True).eval()
-extractor = TimmFeatureExtractor(backbone=f"local-dir:{folder}", layers=["blocks.2", "blocks.4"])
+extractor = TimmFeatureExtractor(backbone=f"local-dir:{folder}", layers=["blocks.2", "blocks.3"])
 with torch.no_grad():
     torch.save({"timm": model(images), "anomalib": extractor(images)}, out)
 """
@@ -602,4 +598,4 @@ def test_stock_anomalib_reads_every_folder_without_the_plugin(
     for ours, theirs in zip(found["timm"], expected, strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(found["anomalib"]["blocks.2"], expected[2])
-    assert torch.equal(found["anomalib"]["blocks.4"], expected[3])
+    assert torch.equal(found["anomalib"]["blocks.3"], expected[3])
