@@ -15,6 +15,11 @@ MakeModel = Callable[..., nn.Module]
 SaveModel = Callable[..., Path]
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """Return everything in a folder that there may not be, hidden files too."""
+    return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else b"" for f in folder.rglob("*")}
+
+
 @pytest.fixture(autouse=True)
 def shelf(tmp_path: Path) -> Iterator[Path]:
     """An empty shelf for each test; it does not exist until something is put there."""

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from anomalib_spd.backbones import add
 from anomalib_spd.backbones.checkpoints import LAYOUTS, classifier_names, fit, read_checkpoint
+from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 
 Tensors = dict[str, Tensor]
+
+ARCHITECTURE, WIDTH = "test_resnet", 96  # of timm's ResNets the smallest
 
 
 def prefixed(prefix: str, tensors: Tensors) -> Tensors:
@@ -35,13 +40,13 @@ def batch_norm(name: str, width: int) -> Tensors:
 
 
 def moco_v1(tensors: Tensors) -> dict[str, Any]:
-    encoder = without_fc(tensors) | linear("fc", 512, 128)
+    encoder = without_fc(tensors) | linear("fc", WIDTH, 128)
     return {"epoch": 200, "arch": "resnet18", "state_dict": prefixed("module.encoder_q.", encoder)}
 
 
 def moco_v2(tensors: Tensors) -> dict[str, Any]:
     """As published by facebookresearch/moco: query and key encoders, the projection an MLP called `fc`, the queue."""
-    encoder = without_fc(tensors) | linear("fc.0", 512, 512) | linear("fc.2", 512, 128)
+    encoder = without_fc(tensors) | linear("fc.0", WIDTH, WIDTH) | linear("fc.2", WIDTH, 128)
     key = {name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor for name, tensor in encoder.items()}
     queue = {"module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
     state = prefixed("module.encoder_q.", encoder) | prefixed("module.encoder_k.", key) | queue
@@ -49,14 +54,14 @@ def moco_v2(tensors: Tensors) -> dict[str, Any]:
 
 
 def moco_v3(tensors: Tensors) -> dict[str, Any]:
-    encoder = without_fc(tensors) | linear("fc.0", 512, 64) | batch_norm("fc.1", 64) | linear("fc.3", 64, 32)
+    encoder = without_fc(tensors) | linear("fc.0", WIDTH, 64) | batch_norm("fc.1", 64) | linear("fc.3", 64, 32)
     state = prefixed("module.base_encoder.", encoder) | prefixed("module.momentum_encoder.", encoder)
     return {"state_dict": state | prefixed("module.predictor.", linear("0", 32, 32))}
 
 
 def simsiam(tensors: Tensors) -> dict[str, Any]:
     """As published by facebookresearch/simsiam: a projector of three layers called `fc`, and a predictor."""
-    projector = linear("fc.0", 512, 64) | batch_norm("fc.1", 64) | linear("fc.3", 64, 64) | batch_norm("fc.4", 64)
+    projector = linear("fc.0", WIDTH, 64) | batch_norm("fc.1", 64) | linear("fc.3", 64, 64) | batch_norm("fc.4", 64)
     projector |= linear("fc.6", 64, 64) | {"fc.7.running_mean": torch.zeros(64), "fc.7.running_var": torch.ones(64)}
     predictor = linear("0", 64, 16) | linear("3", 16, 64)
     state = prefixed("module.encoder.", without_fc(tensors) | projector) | prefixed("module.predictor.", predictor)
@@ -64,8 +69,8 @@ def simsiam(tensors: Tensors) -> dict[str, Any]:
 
 
 def lightning(tensors: Tensors) -> dict[str, Any]:
-    state = prefixed("encoder.", without_fc(tensors)) | linear("head", 512, 10)
-    settings = {"backbone": "resnet18", "eta": 0.1}
+    state = prefixed("encoder.", without_fc(tensors)) | linear("head", WIDTH, 10)
+    settings = {"backbone": ARCHITECTURE, "eta": 0.1}
     return {"state_dict": state, "pytorch-lightning_version": "2.6.0", "hyper_parameters": settings}
 
 
@@ -104,23 +109,30 @@ WITH_CLASSIFIER: dict[str, Callable[[Tensors], Any]] = {
 
 @pytest.mark.parametrize("layout", SELF_SUPERVISED)
 def test_self_supervised_layouts_give_the_encoder(layout: str, make_model: Any, save: Any, images: Tensor) -> None:
-    source = make_model("resnet18")
-    model = fit(read_checkpoint(save(SELF_SUPERVISED[layout](source.state_dict()))).tensors, "resnet18").eval()
+    source = make_model(ARCHITECTURE)
+    path = save(SELF_SUPERVISED[layout](source.state_dict()))
+    add("added_spd", path, ARCHITECTURE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    model = timm.create_model("added_spd", pretrained=True).eval()
     assert model.num_classes == 0
     assert torch.equal(model.forward_features(images), source.forward_features(images))
+    maps = timm.create_model("added_spd", pretrained=True, features_only=True).eval()(images)
+    for found, expected in zip(maps, source.forward_intermediates(images, intermediates_only=True), strict=True):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("layout", WITH_CLASSIFIER)
 def test_other_layouts_keep_the_classifier(layout: str, make_model: Any, save: Any, images: Tensor) -> None:
-    source = make_model("resnet18", num_classes=7)
-    model = fit(read_checkpoint(save(WITH_CLASSIFIER[layout](source.state_dict()))).tensors, "resnet18").eval()
+    source = make_model(ARCHITECTURE, num_classes=7)
+    path = save(WITH_CLASSIFIER[layout](source.state_dict()))
+    add("added_spd", path, ARCHITECTURE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    model = timm.create_model("added_spd", pretrained=True).eval()
     assert model.num_classes == 7
     assert torch.equal(model(images), source(images))
 
 
 def test_plain_layout_without_classifier(make_model: Any, images: Tensor) -> None:
-    source = make_model("resnet18")
-    model = fit(without_fc(source.state_dict()), "resnet18").eval()
+    source = make_model(ARCHITECTURE)
+    model = fit(without_fc(source.state_dict()), ARCHITECTURE).eval()
     assert model.num_classes == 0
     assert torch.equal(model(images), source.forward_head(source.forward_features(images), pre_logits=True))
 
@@ -237,7 +249,7 @@ def test_safetensors(tmp_path: Path, make_model: Any) -> None:
 
 
 def test_hyper_parameters_are_read(make_model: Any, save: Any) -> None:
-    assert read_checkpoint(save(lightning(make_model().state_dict()))).hyper_parameters["backbone"] == "resnet18"
+    assert read_checkpoint(save(lightning(make_model().state_dict()))).hyper_parameters["backbone"] == ARCHITECTURE
 
 
 class Malicious:

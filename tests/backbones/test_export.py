@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_spd.backbones import Backbone, Provenance
@@ -36,8 +37,8 @@ def test_round_trip(half: bool, folder: Path, make_model: Any, images: Tensor) -
     assert backbone.provenance.data == "own photographs"
     read = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert torch.equal(read(images), (make_model().half().float() if half else model)(images))
-    size = (folder / "model.safetensors").stat().st_size
-    assert (size < 300_000) is half
+    stored = {t.dtype for t in load_file(folder / "model.safetensors").values() if t.is_floating_point()}
+    assert stored == {torch.float16 if half else torch.float32}
 
 
 def test_config_is_what_timm_expects(folder: Path, make_model: Any) -> None:
@@ -106,10 +107,9 @@ def test_arguments_of_the_architecture(folder: Path) -> None:
     ("architecture", "layers", "n_features"),
     [
         ("resnet18", ("layer2", "layer3"), 100),
-        ("wide_resnet50_2", ("layer2", "layer3"), 100),
         ("test_mambaout", ("stages.1", "stages.2"), 96),
         ("test_vit", ("blocks.5",), 64),
-        ("vit_tiny_patch32_224", ("blocks.11",), 100),  # neither stride 8 nor 16
+        ("mixer_s32_224", ("blocks.7",), 100),  # neither stride 8 nor 16
     ],
 )
 def test_layers(architecture: str, layers: tuple[str, ...], n_features: int, folder: Path, make_model: Any) -> None:

@@ -63,7 +63,9 @@ def test_arguments_of_create_model(name: str, save: Any, images: Tensor) -> None
 
     grey = timm.create_model(name, pretrained=True, in_chans=1).eval()
     assert grey(images[:, :1]).shape == (2, classes)
-    assert torch.equal(grey.conv_stem.weight, full.conv_stem.weight.sum(1, keepdim=True))
+    # in the precision that is stored
+    weight = full.conv_stem.weight.sum(1, keepdim=True)
+    torch.testing.assert_close(grey.conv_stem.weight, weight, atol=2e-3, rtol=0)
 
     overlay = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"crop_pct": 0.5}).eval()
     assert overlay.pretrained_cfg["crop_pct"] == 0.5

@@ -1,0 +1,56 @@
+"""Makes a folder of the catalogue from a checkpoint of ``anomalib-spd pretrain``: half precision, no classifier, a card.
+
+Run from the project's root; what the card says stands in the files named::
+
+    python scripts/publish_backbone.py efficientnet_lite0_spd runs/supervised_spd/checkpoints/last.ckpt --card card.md ...
+"""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from anomalib_spd.backbones.catalog import CATALOG_FOLDER, sha256_of
+from anomalib_spd.backbones.checkpoints import fit
+from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.sources import read_source
+
+
+def main() -> None:
+    """Write the folder of the catalogue."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the backbone; its folder in the catalogue is renewed if it exists")
+    parser.add_argument("checkpoint", type=Path, help="Lightning checkpoint of this package")
+    parser.add_argument("--card", type=Path, required=True, help="Markdown: what the model card says first")
+    parser.add_argument("--data", required=True, help="images that it was trained on, and their licence")
+    parser.add_argument("--command", required=True, help="that made the checkpoint")
+    parser.add_argument("--license", default="apache-2.0", help="SPDX identifier of the weights' licence")
+    options = parser.parse_args()
+
+    source = read_source(options.checkpoint)
+    if source.network is None:
+        parser.error(f"{options.checkpoint} is no checkpoint of anomalib-spd pretrain")
+    model = fit(source.tensors, source.network.architecture, **source.network.arguments)
+    folder = CATALOG_FOLDER / options.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_folder(
+        model,
+        folder,
+        options.name,
+        source.network.architecture,
+        replace(
+            source.provenance,
+            data=options.data,
+            command=options.command,
+            checkpoint=f"{options.checkpoint.name}, sha256 {sha256_of(options.checkpoint)}",
+        ),
+        model_args=source.network.model_args,
+        license_id=options.license,
+        description=options.card.read_text(encoding="utf-8").strip(),
+        half=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What `add` refuses, and that a refusal or a failure leaves the shelf as it was."""
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anomalib_spd.backbones import add, available, export, manage, remove
+
+from .conftest import content
+
+HALF = (0.5, 0.5, 0.5)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown architecture": ({"architecture": "resnet81"}, r"Unknown architecture 'resnet81'.*Near it: .*resnet18"),
+    "unknown tag": ({"architecture": "resnet18.none"}, r"Invalid pretrained tag \(none\).*without its tag, 'resnet18'"),
+    "no architecture": ({"architecture": None}, "does not say which network it is for. Give the architecture"),
+    "other architecture": ({"architecture": "resnet18"}, r"does not fit resnet18: \d+ missing .*\d+ unexpected"),
+    "missing": ({"without": "bn1.weight"}, r"1 missing \(bn1.weight\)"),
+    "unexpected": ({"with": ("extra", torch.ones(1))}, r"1 unexpected \(extra\)"),
+    "shape": ({"with": ("bn1.weight", torch.ones(3))}, r"1 of another shape \(bn1.weight is \(3,\), not"),
+    "nan": ({"with": ("bn2.bias", torch.full((256,), torch.nan))}, r"NaN or infinite values in 1 of .*bn2.bias"),
+    "cut off": ({"cut": True}, "not a complete PyTorch checkpoint"),
+    "no file": ({"checkpoint": "none.pth"}, "Cannot read none.pth: No such file or directory"),
+    "sha256": ({"sha256": "0" * 64}, "has sha256 [0-9a-f]{64}, expected 0{64}"),
+    "mean alone": ({"mean": HALF}, "mean and std go together"),
+    "std of zero": ({"mean": HALF, "std": (0, 1, 1)}, "3 positive standard deviations"),
+    "two means": ({"mean": (0.5, 0.5), "std": HALF}, "Expected 3 means"),
+    "means of bytes": ({"mean": (124, 116, 104), "std": (58, 57, 57)}, r"images in \[0, 1\].*Divide by 255"),
+    "stock name": ({"name": "resnet18"}, "model of timm's own.*'resnet18_spd'"),
+    "stock name, tag": ({"name": "resnet18.spd"}, "model of timm's own.*'resnet18_spd.spd'"),
+    "catalogue name": ({"name": "efficientnet_lite0_in1k"}, "is taken in the catalogue"),
+    "vit": ({"name": "activity_spd"}, "contains 'vit', by which anomalib tells vision transformers.*EfficientNet"),
+    "VIT": ({"name": "x_spd.graVITy"}, "contains 'vit'"),
+    "dinov2": ({"name": "dinov2_spd"}, "contains 'dinov2'"),
+} | {
+    f"name {name!r}": ({"name": name}, "cannot be a backbone's name: expected NAME or NAME.TAG")
+    for name in (
+        "",
+        ".",
+        "..",
+        ".x",
+        "a/b",
+        "../x",
+        "/x",
+        "a\\b",
+        "C:x",
+        "a b",
+        "a.b.c",
+        "a.",
+        "-a",
+        "a\n",
+        "ä",
+        "a" * 101,
+    )
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("shelf_exists", [True, False])
+def test_refused(case: str, shelf_exists: bool, save: Any, make_model: Any, shelf: Path) -> None:
+    if shelf_exists:
+        shutil.copytree(next(iter(available().values())).folder, shelf / "other_spd")
+    before = content(shelf)
+    call, message = REFUSED[case]
+    call = {"name": "mine_spd", "architecture": "test_efficientnet"} | call
+    tensors = make_model().state_dict() | dict([call.pop("with")] if "with" in call else [])
+    tensors.pop(call.pop("without", None), None)
+    path = save(tensors)
+    if call.pop("cut", False):
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises((ValueError, OSError), match=f"(?s){message}"):
+        add(**{"checkpoint": path} | call)
+    assert content(shelf) == before
+    assert shelf.exists() == shelf_exists
+
+
+def test_taken(save: Any, shelf: Path) -> None:
+    add("mine_spd", save(), "test_efficientnet")
+    before = content(shelf)
+    with pytest.raises(ValueError, match=r"'mine_spd' is taken on your shelf.*anomalib-spd backbones remove mine_spd"):
+        add("mine_spd", save(seed=1), "test_efficientnet")
+    assert content(shelf) == before
+
+
+def test_vision_transformers_may_say_what_they_are(save: Any) -> None:
+    path = save(architecture="test_vit")
+    add("my_vit_spd", path, "test_vit", mean=HALF, std=HALF)
+
+
+def test_networks_that_cannot_take_statistics(save: Any, shelf: Path) -> None:
+    with pytest.raises(ValueError, match="no bias and no batch norm behind it"):
+        add("mine_spd", save(architecture="test_efficientnet_gn"), "test_efficientnet_gn", mean=HALF, std=HALF)
+    assert not shelf.exists()
+
+
+def test_networks_without_feature_maps(save: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: Any) -> None:
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(manage, "describe_layers", refuse)
+    with pytest.raises(ValueError, match="timm gives no feature maps of test_efficientnet"):
+        add("mine_spd", save(), "test_efficientnet")
+    assert not shelf.exists()
+
+
+@pytest.mark.parametrize("below", ["", "shelf"])
+def test_shelf_that_is_no_folder(below: str, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("ANOMALIB_SPD_HOME", str(tmp_path / "file" / below))
+    with pytest.raises(OSError, match=r"Cannot write to the shelf .*file.*Set ANOMALIB_SPD_HOME to a folder"):
+        add("mine_spd", save(), "test_efficientnet")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_shelf_without_permission(save: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add("mine_spd", save(), "test_efficientnet")
+    before = content(shelf)
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    message = r"Cannot write to the shelf .*shelf: Permission denied. Set ANOMALIB_SPD_HOME"
+    path = save()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(PermissionError, match=message):
+            add("other_spd", path, "test_efficientnet")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError, match=message):
+        add("other_spd", path, "test_efficientnet")
+    with pytest.raises(PermissionError, match=message):
+        remove("mine_spd")
+    assert content(shelf) == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_failure_while_writing(
+    error: BaseException, save: Any, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save()
+    add("mine_spd", path, "test_efficientnet")
+    before = content(shelf)
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("shutil.copymode", fail)
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(type(error), match=r"Cannot write to the shelf .*No space|^$"):
+        add("other_spd", path, "test_efficientnet")
+    with pytest.raises(type(error), match=r"Cannot write .*parcel: No space|^$"):
+        export("mine_spd", tmp_path / "parcel")
+    assert content(shelf) == before
+    assert not [f for f in tmp_path.iterdir() if "parcel" in f.name]
