@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PYTEST_ARGS ?=
+# torch asks Linux for large pages; without them a CPU spends most of a large batch in page faults
+export THP_MEM_ALLOC_ENABLE ?= 1
 
 .PHONY: demo test lint clean
 

@@ -8,6 +8,7 @@ import timm
 import torch
 
 from anomalib_spd.cli import main
+from anomalib_spd.pretraining import SupervisedSPD
 
 from .conftest import REPOSITORY
 
@@ -65,6 +66,9 @@ def test_the_same_command_goes_on_from_the_last_epoch(labelled_images: Path, tmp
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert (checkpoint["epoch"], checkpoint["global_step"]) == (1, 6)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    # outside a run, settings may be changed
+    again = SupervisedSPD.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt", eta=0.5)
+    assert again.eta == 0.5
 
 
 def test_a_run_does_not_go_on_from_another_ones_checkpoint(labelled_images: Path, tmp_path: Path) -> None:

@@ -131,6 +131,10 @@ class SPDPretraining(LightningModule):
         Raises:
             ValueError: where the checkpoint's settings are not those of this run.
         """
+        try:
+            folder = self.trainer.default_root_dir
+        except RuntimeError:  # `load_from_checkpoint`, outside a run: settings are the caller's to change
+            return
         before, now = dict(checkpoint.get("hyper_parameters", {})), dict(self.hparams)
         changed = {
             key: (before.get(key), value)
@@ -140,7 +144,7 @@ class SPDPretraining(LightningModule):
         if changed:
             settings = ", ".join(f"{key}: {was!r} then, {value!r} now" for key, (was, value) in changed.items())
             msg = (
-                f"The checkpoint in {self.trainer.default_root_dir} belongs to a run with other settings ({settings}). "
+                f"The checkpoint in {folder} belongs to a run with other settings ({settings}). "
                 "Give this run its own folder with --trainer.default_root_dir."
             )
             raise ValueError(msg)
