@@ -111,4 +111,4 @@ def test_stock_subcommands_know_the_shelf_without_yaml(tmp_path: Path, capsys: p
     ]
     assert main(arguments) == 0
     assert "image_AUROC" in capsys.readouterr().out
-    assert list((tmp_path / "results").rglob("images/bad/*"))
+    assert len(list((tmp_path / "results").rglob("images/**/bad/*.png"))) == 15
