@@ -16,9 +16,11 @@ usage: anomalib-spd COMMAND ...
 commands of this package:
   pretrain    train a backbone to see small local differences
   backbones   list, show, add, remove or export the backbones on the shelf
+  benchmark   measure a grid of backbones, detectors, categories and seeds
+  report      tables and pictures of a grid's results
 
 commands of stock anomalib, with the shelf loaded:
-  train, fit, validate, test, predict, export, benchmark, ...
+  train, fit, validate, test, predict, export, ...
 
 Every command has its own --help.
 """
@@ -37,7 +39,12 @@ def main(args: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(__version__)
         return 0
-    own: dict[str, Callable[[list[str]], int]] = {"pretrain": pretrain, "backbones": backbones}
+    own: dict[str, Callable[[list[str]], int]] = {
+        "pretrain": pretrain,
+        "backbones": backbones,
+        "benchmark": benchmark,
+        "report": report,
+    }
     if command in own:
         return own[command](rest)
     from anomalib.cli.cli import AnomalibCLI
@@ -105,5 +112,19 @@ def pretrain(args: list[str]) -> int:
 def backbones(args: list[str]) -> int:
     """Manage the shelf: ``anomalib-spd backbones list``."""
     from .backbones.commands import run
+
+    return run(args)
+
+
+def benchmark(args: list[str]) -> int:
+    """Measure a grid: ``anomalib-spd benchmark --config FILE``."""
+    from .evaluation.benchmark_command import run
+
+    return run(args)
+
+
+def report(args: list[str]) -> int:
+    """Tables and pictures of a grid: ``anomalib-spd report RESULTS``."""
+    from .evaluation.report_command import run
 
     return run(args)

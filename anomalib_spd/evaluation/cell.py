@@ -1,0 +1,263 @@
+"""One cell of a grid: a stock anomalib run, from its configuration to its record."""
+
+import hashlib
+import os
+import platform
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch import seed_everything
+
+from .features import SharedFeatures
+from .grid import Config, build_data, build_model
+from .recorder import ScoreRecorder
+from .results import Cell, Scores
+
+IMAGE_METRICS = (
+    "anomalib_spd.evaluation.metrics.AUROC",
+    "anomalib_spd.evaluation.metrics.AUPR_step",
+    "anomalib_spd.evaluation.metrics.AUPR_trapezoid",
+    "anomalib.metrics.F1Max",
+)
+PIXEL_METRICS = (
+    *IMAGE_METRICS,
+    "anomalib_spd.evaluation.metrics.AUPR_visa",
+    "anomalib.metrics.AUPRO",
+)
+PACKAGES = ("anomalib_spd", "anomalib", "torch", "lightning", "timm", "numpy")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a cell is made of.
+
+    Attributes:
+        cell: which one.
+        model: ``class_path`` and ``init_args`` of the detector.
+        data: of the data module.
+        published: data set and category of published figures, if there are any.
+        weights_sha256: of the backbone's file; of its tensors, where timm brings them.
+        files_sha256: of the list of images; see ``files_sha256``.
+        architecture: of the backbone.
+        accelerator: as Lightning names it.
+        threads: of torch on the CPU.
+    """
+
+    cell: Cell
+    model: Config
+    data: Config
+    published: dict[str, str] | None = None
+    weights_sha256: str | None = None
+    files_sha256: str | None = None
+    architecture: str | None = None
+    accelerator: str = "auto"
+    threads: int = 1
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The part of the record that is known before the run: two with the same are the same measurement."""
+        return {
+            "backbone": {
+                "name": self.model["init_args"]["backbone"],
+                "architecture": self.architecture,
+                "weights_sha256": self.weights_sha256,
+            },
+            "files_sha256": self.files_sha256,
+            "config": {"model": self.model, "data": self.data},
+            "published": self.published,
+        }
+
+
+def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any], Scores]:
+    """Measure one cell by anomalib's ``Engine``.
+
+    Args:
+        plan: of the cell.
+        shared: features that other cells have too; the detector computes its own otherwise.
+
+    Returns:
+        The record, without the cell, and the scores.
+    """
+    torch.set_num_threads(plan.threads)
+    _reset_peak_memory()
+    start = time.perf_counter()
+    data = build_data(plan.data)
+    data.prepare_data()
+    data.setup()
+    seed_everything(plan.cell.seed, workers=True, verbose=False)
+    model = build_model(_judged(plan.model, masks=has_masks(data)))
+    serves = shared is not None and shared.serve(model)
+    _saved(shared)
+    recorder = ScoreRecorder()
+    with tempfile.TemporaryDirectory() as folder:
+        # bare-bones: no checkpoint of the memory bank, no log; validation would only fit the post-processor
+        engine = Engine(
+            callbacks=[recorder],
+            default_root_dir=folder,
+            accelerator=plan.accelerator,
+            barebones=True,
+            limit_val_batches=0,
+        )
+        started = time.perf_counter()
+        engine.fit(model, datamodule=data)
+        fit = time.perf_counter() - started + _saved(shared)
+        engine.test(model, datamodule=data, verbose=False)
+        inference = recorder.seconds + _saved(shared)
+    figures = {name: value.item() for name, value in engine.trainer.callback_metrics.items() if not value.isnan()}
+    record = {
+        "status": "done",
+        "error": None,
+        "metrics": figures,
+        "seconds": {"fit": fit, "inference": inference, "total": time.perf_counter() - start},
+        "features_shared": serves,
+        "peak_memory_bytes": _peak_memory(),
+        "sizes": _sizes(model, data, recorder),
+        **plan.origin,
+        **_circumstances(plan, str(engine.trainer.strategy.root_device)),
+    }
+    return record, recorder.scores()
+
+
+def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
+    """The record of a cell that could not be measured.
+
+    Args:
+        plan: of the cell.
+        error: why.
+    """
+    return {
+        "status": "failed",
+        "error": {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        },
+        "metrics": {},
+        "seconds": {},
+        **plan.origin,
+        **_circumstances(plan, plan.accelerator),
+    }
+
+
+def has_masks(data: AnomalibDataModule) -> bool:
+    """Whether every anomalous test image of a data module, which is set up, has a mask.
+
+    Args:
+        data: the data module.
+    """
+    samples = data.test_data.samples
+    if "mask_path" not in samples:
+        return False
+    masks = samples.mask_path[samples.label_index == 1]
+    return bool(len(masks)) and bool((masks.notna() & (masks != "")).all())
+
+
+def files_sha256(data: AnomalibDataModule) -> str:
+    """Checksum of which images a data module, which is set up, trains and tests on: split, label, path and bytes of each.
+
+    Args:
+        data: the data module.
+
+    Returns:
+        64 hexadecimal digits. Where the data stand on a machine does not matter; their order neither.
+    """
+    rows = [
+        (split, Path(path), int(label))
+        for split, subset in (("train", data.train_data), ("test", data.test_data))
+        for path, label in zip(subset.samples.image_path, subset.samples.label_index, strict=True)
+    ]
+    root = os.path.commonpath([path.parent for _, path, _ in rows])
+    lines = [
+        f"{split} {label} {path.stat().st_size} {path.relative_to(root).as_posix()}" for split, path, label in rows
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _judged(config: Config, masks: bool) -> Config:
+    """The detector with our metrics, on scores as it gives them: anomalib's normalisation clips them, which makes ties."""
+    metrics = [_metric(path, ["pred_score", "gt_label"], "image_") for path in IMAGE_METRICS]
+    if masks:
+        metrics += [_metric(path, ["anomaly_map", "gt_mask"], "pixel_") for path in PIXEL_METRICS]
+    evaluator = {"class_path": "anomalib.metrics.Evaluator", "init_args": {"test_metrics": metrics}}
+    judged = {"evaluator": evaluator, "post_processor": False, "visualizer": False}
+    return {**config, "init_args": {**config["init_args"], **judged}}
+
+
+def _metric(path: str, fields: list[str], prefix: str) -> Config:
+    return {"class_path": path, "init_args": {"fields": fields, "prefix": prefix}}
+
+
+def _saved(shared: SharedFeatures | None) -> float:
+    """Seconds that features would have taken which were ready: a cell's timings are those of its run alone."""
+    return shared.take_seconds_saved() if shared else 0.0
+
+
+def _sizes(model: AnomalibModule, data: AnomalibDataModule, recorder: ScoreRecorder) -> dict[str, Any]:
+    labels = data.test_data.samples.label_index
+    transforms = getattr(getattr(model.pre_processor, "transform", None), "transforms", [])
+    sizes = {type(transform).__name__: getattr(transform, "size", None) for transform in transforms}
+    return {
+        "train_images": len(data.train_data),
+        "test_normal": int((labels == 0).sum()),
+        "test_anomalous": int((labels == 1).sum()),
+        "image_size": _pair(sizes.get("Resize")),
+        "crop": _pair(sizes.get("CenterCrop")),
+        "map": _pair(recorder.map_size),
+        "coreset_sampling_ratio": getattr(model, "coreset_sampling_ratio", None),
+    }
+
+
+def _pair(size: Any) -> list[int] | None:
+    return None if size is None else [int(side) for side in size]
+
+
+def _circumstances(plan: Plan, device: str) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "threads": plan.threads,
+        "process": os.getpid(),
+        "device": device,
+    }
+
+
+def _version(package: str) -> str:
+    if package == "anomalib_spd":
+        from anomalib_spd import __version__
+
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _reset_peak_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    # Linux forgets the peak resident size of a process on this request; elsewhere it is that of all its cells
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int | None:
+    """Bytes: on the GPU where there is one, else resident, shared features included."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    with suppress(OSError, IndexError):
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    with suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if platform.system() == "Darwin" else peak * 1024
+    return None

@@ -1,0 +1,184 @@
+"""A benchmark grid: backbones x detectors x categories x seeds, each cell a stock anomalib run."""
+
+import inspect
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pydoc import locate
+from typing import Any, cast
+
+from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
+from jsonargparse import ArgumentParser
+
+from .results import Cell
+
+# labels become names of folders, and stand in tables
+LABEL = re.compile(r"[\w.+-]+( [\w.+-]+)*")
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is measured. The attributes are the keys of a file in ``configs/benchmark``.
+
+    Attributes:
+        backbones: label -> name on the shelf or in timm; or a mapping with the name as ``backbone`` and, as ``init_args``,
+            arguments for some detectors, by their label (``{padim: {n_features: 550}}``).
+        detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone.
+        categories: label -> what differs from ``data``: ``init_args`` (``category`` is the label, where nothing is said),
+            ``published``; or a ``class_path`` of another data module with all of its ``init_args``.
+        data: ``class_path`` and ``init_args`` of anomalib's data module, and as ``published`` the name of the data set
+            (``mvtec``, ``visa``) whose published figures are put beside these.
+        seeds: of the detectors.
+        comparisons: pairs (A, B) of backbones of which the report gives A minus B; by default every later one minus the
+            first.
+        title: of the report.
+    """
+
+    backbones: Mapping[str, Any]
+    detectors: Mapping[str, Config]
+    categories: Mapping[str, Config | None]
+    data: Config = field(default_factory=dict[str, Any])
+    seeds: Sequence[int] = (0, 1, 2)
+    comparisons: Sequence[Sequence[str]] = ()
+    title: str = "Benchmark"
+
+    def __post_init__(self) -> None:
+        for axis in ("backbones", "detectors", "categories", "seeds"):
+            labels = list(getattr(self, axis))
+            if not labels or len(set(labels)) < len(labels):
+                raise ValueError(f"{axis} must name at least one, each once; got {labels}")
+            if axis != "seeds" and (wrong := [label for label in labels if not LABEL.fullmatch(str(label))]):
+                raise ValueError(
+                    f"{axis}: {wrong} cannot be the name of a folder; use letters, digits, single spaces and . _ + -"
+                )
+        for name, backbone in self.backbones.items():
+            if not isinstance(backbone, str) and not (isinstance(backbone, Mapping) and "backbone" in backbone):
+                raise ValueError(
+                    f"backbones: {name}: expected a name or a mapping with the key 'backbone', got {backbone!r}"
+                )
+            self._only("detectors", [] if isinstance(backbone, str) else backbone.get("init_args", {}), name)
+        for category, entry in self.categories.items():
+            path = (entry or {}).get("class_path", self.data.get("class_path"))
+            if not inspect.isclass(locate(str(path))):
+                raise ValueError(f"categories: {category}: {path!r} is not the import path of a data module's class")
+        for pair in self.comparisons:
+            self._only("backbones", pair, "comparisons")
+            if len(set(pair)) != 2:
+                raise ValueError(f"comparisons: expected pairs of two backbones, got {list(pair)}")
+
+    def _only(self, axis: str, labels: Sequence[str] | Mapping[str, Any], where: str) -> None:
+        if unknown := [label for label in labels if label not in getattr(self, axis)]:
+            raise ValueError(f"{where}: {unknown} is none of the {axis}: {', '.join(getattr(self, axis))}")
+
+    def cells(self) -> list[Cell]:
+        """All cells; those that share features stand together."""
+        return [cell for group in self.groups() for cell in group]
+
+    def groups(self) -> list[list[Cell]]:
+        """The cells of one backbone and one category each, in which features are computed once."""
+        return [
+            [Cell(backbone, detector, category, seed) for detector in self.detectors for seed in self.seeds]
+            for category in self.categories
+            for backbone in self.backbones
+        ]
+
+    def backbone(self, label: str) -> str:
+        """The name on the shelf or in timm."""
+        entry = self.backbones[label]
+        return str(entry if isinstance(entry, str) else entry["backbone"])
+
+    def published(self, category: str) -> dict[str, str] | None:
+        """Data set and category of the published figures that belong beside these, if any."""
+        dataset = (self.categories[category] or {}).get("published", self.data.get("published"))
+        return {"dataset": dataset, "category": category} if dataset else None
+
+    def model_config(self, backbone: str, detector: str) -> Config:
+        """``class_path`` and ``init_args`` of the detector of a cell."""
+        config = dict(self.detectors[detector])
+        entry = self.backbones[backbone]
+        own = {} if isinstance(entry, str) else entry.get("init_args", {}).get(detector, {})
+        config["init_args"] = {**config.get("init_args", {}), **own, "backbone": self.backbone(backbone)}
+        return _plain(config)
+
+    def data_config(self, category: str) -> Config:
+        """``class_path`` and ``init_args`` of the data module of a cell."""
+        entry = dict(self.categories[category] or {})
+        if "class_path" in entry:
+            return _plain({"class_path": entry["class_path"], "init_args": entry.get("init_args", {})})
+        init_args = {**self.data.get("init_args", {}), **entry.get("init_args", {})}
+        if "category" in inspect.signature(cast(type, locate(self.data["class_path"]))).parameters:
+            init_args = {"category": category, **init_args}
+        return _plain({"class_path": self.data["class_path"], "init_args": init_args})
+
+    def plain(self) -> Config:
+        """The grid as it is written to a file."""
+        return _plain(asdict(self))
+
+    def check(self) -> None:
+        """Check every detector and data module against its class, before anything is run.
+
+        Raises:
+            ValueError: an argument that the class does not take, or of another type.
+        """
+        for backbone in self.backbones:
+            for detector in self.detectors:
+                _parse(AnomalibModule, self.model_config(backbone, detector), f"detectors: {detector}")
+        for category in self.categories:
+            _parse(AnomalibDataModule, self.data_config(category), f"categories: {category}")
+
+
+def build_model(config: Config) -> AnomalibModule:
+    """The detector of a configuration.
+
+    Args:
+        config: ``class_path`` and ``init_args``.
+    """
+    model: AnomalibModule = _build(AnomalibModule, config)
+    return model
+
+
+def build_data(config: Config) -> AnomalibDataModule:
+    """The data module of a configuration.
+
+    Args:
+        config: ``class_path`` and ``init_args``.
+    """
+    data: AnomalibDataModule = _build(AnomalibDataModule, config)
+    return data
+
+
+def _plain(config: Config) -> Config:
+    """A copy as it will be read from a record: jsonargparse has made objects of what names a class."""
+    plain: Config = json.loads(json.dumps(config, default=lambda value: value.as_dict()))
+    return plain
+
+
+def _build(base: type, config: Config) -> Any:
+    parser = _parser(base)
+    return parser.instantiate_classes(parser.parse_object({"it": config})).it
+
+
+def _parse(base: type, config: Config, where: str) -> None:
+    try:
+        _parser(base).parse_object({"it": config})
+    except ArgumentError as error:
+        # jsonargparse says at length what else might have stood there
+        reason = " ".join(str(error).split()).rpartition("<class 'NoneType'> - ")[2].partition(" Given value type")[0]
+        raise ValueError(f"{where}: {reason}") from None
+
+
+def _parser(base: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it", required=True)
+    return parser
+
+
+def pairs(grid: Grid) -> Iterator[tuple[str, str]]:
+    """The pairs of backbones to compare."""
+    first, *later = grid.backbones
+    yield from ((a, b) for a, b in grid.comparisons or [(label, first) for label in later])

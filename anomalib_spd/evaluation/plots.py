@@ -1,0 +1,272 @@
+"""The plots of a report, as SVG.
+
+A plot stands in a file of its own on white, and in a page in the colours of the page (``inline``). The colours of backbones
+are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from .results import Scores
+from .statistics import Interval
+from .tables import signed
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+# no colours but signs of what a page may replace: text, paper
+INK, PAPER = "#1a1b1c", "#fefffe"
+# reads on white and on black
+FAINT = "#8a8a8b"
+
+STYLE: Any = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.facecolor": "none",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "legend.frameon": False,
+    "lines.solid_joinstyle": "round",
+}
+WIDTH = 10.0
+
+#: points that a curve is drawn with at most
+POINTS = 120
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class Panel(NamedTuple):
+    """A panel of a forest plot: the metric, and how far the axis reaches to both sides of 0."""
+
+    metric: str
+    title: str
+    limit: float
+
+
+class Stripe(NamedTuple):
+    """A row of a forest plot: its label, and the intervals by metric and series."""
+
+    label: str
+    intervals: Mapping[tuple[str, str], Interval]
+    strong: bool = False
+
+
+def forest(name: str, stripes: Sequence[Stripe], panels: Sequence[Panel], series: Mapping[str, str]) -> str:
+    """Differences with their intervals, a panel a metric; filled where the interval excludes 0.
+
+    Args:
+        name: unique in the page.
+        stripes: rows, the uppermost first.
+        panels: from left to right.
+        series: what is compared -> its colour.
+
+    Returns:
+        An SVG document.
+    """
+    top, bottom = 0.34, 0.26 + 0.26 * (len(series) > 1)
+    height = top + bottom + (0.14 + 0.14 * len(series)) * len(stripes)
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH, height))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        figure.subplots_adjust(
+            left=min(0.3, 0.02 + 0.0068 * max(len(stripe.label) for stripe in stripes)),
+            right=0.95,
+            top=1 - top / height,
+            bottom=bottom / height,
+            wspace=0.36,
+        )
+        for axis, panel in zip(axes, panels, strict=True):
+            _forest_axis(axis, panel)
+            for y, stripe in enumerate(stripes):
+                for place, (each, colour) in enumerate(series.items()):
+                    if interval := stripe.intervals.get((panel.metric, each)):
+                        shift = 0.7 * ((place + 0.5) / len(series) - 0.5)
+                        _mark(axis, y + shift, interval, colour, stripe.strong)
+        axes[0].set_yticks(range(len(stripes)), [stripe.label for stripe in stripes])
+        axes[0].set_ylim(len(stripes) - 0.5, -0.5)
+        for label, stripe in zip(axes[0].get_yticklabels(), stripes, strict=True):
+            label.set_fontweight("bold" if stripe.strong else "normal")
+        if len(series) > 1:
+            handles = [axes[0].plot([], [], "o-", ms=3.5, color=colour)[0] for colour in series.values()]
+            figure.legend(handles, list(series), loc="lower center", ncols=len(series))
+        return _svg(figure, name)
+
+
+def _forest_axis(axis: Axes, panel: Panel) -> None:
+    axis.set_title(panel.title)
+    axis.set_xlim(-panel.limit, panel.limit)
+    axis.axvline(0, color=FAINT, lw=0.8)
+    axis.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.3g}" if abs(x) > 1e-9 else "0"))
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
+
+
+def _mark(axis: Axes, y: float, interval: Interval, colour: str, strong: bool) -> None:
+    axis.plot([interval.low, interval.high], [y, y], color=colour, lw=1.8 if strong else 1.2, solid_capstyle="butt")
+    face = colour if interval.excludes_zero else PAPER
+    axis.plot(interval.value, y, "o", ms=5 if strong else 4, mfc=face, mec=colour, mew=1.2)
+    axis.text(
+        1.02,
+        y,
+        signed(interval.value),
+        transform=axis.get_yaxis_transform(),
+        va="center",
+        fontsize=7,
+        fontweight="bold" if interval.excludes_zero else "normal",
+    )
+
+
+def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
+    """ROC and precision-recall curves of images, and of pixels where there are masks; histograms of the images' scores.
+
+    Args:
+        name: unique in the page.
+        scores: backbone -> scores of every seed, of whom the first is in the histogram; colours go by the order.
+
+    Returns:
+        An SVG document.
+    """
+    masks = any(each.pixel_positive.shape[1] for runs in scores.values() for each in runs)
+    levels = ("image", "pixel") if masks else ("image",)
+    colours = [SERIES[place % len(SERIES)] for place in range(len(scores))]
+    width = 1.4 if max(map(len, scores.values())) == 1 else 0.9
+    panels = 2 * len(levels) + len(scores)
+    rows = -(-panels // 4)
+    height = 0.4 + 2 * rows
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH, height))
+        axes = list(figure.subplots(rows, 4, squeeze=False).flat)
+        for axis in axes[panels:]:
+            axis.remove()
+        figure.subplots_adjust(0.05, 0.45 / height, 0.985, 1 - 0.6 / height, 0.3, 0.6)
+        for level in levels:
+            roc, pr, *axes = axes
+            _frame(roc, f"{level}s: ROC", "false positive rate", "true positive rate")
+            _frame(pr, f"{level}s: precision and recall", "recall", "precision")
+            for colour, runs in zip(colours, scores.values(), strict=True):
+                for each in runs:
+                    false_positive_rate, recall, precision = rates(*_counts(each, level))
+                    roc.plot(*thinned(false_positive_rate, recall), color=colour, lw=width)
+                    pr.plot(*thinned(recall, precision), color=colour, lw=width)
+        for axis, colour, (backbone, runs) in zip(axes, colours, scores.items(), strict=False):
+            axis.set_title(f"{backbone}: scores of images", loc="left")
+            if runs:
+                _histogram(axis, runs[0], colour)
+        handles = [roc.plot([], [], color=colour, lw=2)[0] for colour in colours]
+        figure.legend(handles, list(scores), loc="upper left", ncols=len(scores), bbox_to_anchor=(0.04, 1))
+        return _svg(figure, name)
+
+
+def _frame(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    axis.set_title(title, loc="left")
+    axis.grid(color=FAINT, lw=0.3, alpha=0.5)
+
+
+def _histogram(axis: Axes, scores: Scores, colour: str) -> None:
+    edges = np.histogram_bin_edges(scores.image_score, min(24, max(8, len(scores.image_score) // 4)))
+    normal, anomalous = (
+        np.histogram(scores.image_score[scores.image_label == label], edges)[0] for label in (False, True)
+    )
+    axis.stairs(normal / max(1, normal.sum()), edges, fill=True, color=FAINT, alpha=0.55, lw=0, label="normal")
+    axis.stairs(anomalous / max(1, anomalous.sum()), edges, color=colour, lw=1.3, label="anomalous")
+    # room for the legend above the bars
+    axis.set_ylim(0, 1.3 * axis.dataLim.y1)
+    axis.legend(fontsize=7, handlelength=1.2, ncols=2, loc="upper right", borderaxespad=0, columnspacing=1)
+    axis.set(xlabel="score", ylabel="share")
+    axis.yaxis.set_major_locator(MaxNLocator(3))
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _counts(scores: Scores, level: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positives and negatives of every distinct score, highest first."""
+    if level == "pixel":
+        return scores.pixel_positive.sum(0, dtype=np.int64), scores.pixel_negative.sum(0, dtype=np.int64)
+    _, at = np.unique(-scores.image_score, return_inverse=True)
+    positive = np.bincount(at, scores.image_label).astype(np.int64)
+    return positive, np.bincount(at).astype(np.int64) - positive
+
+
+def rates(
+    positive: NDArray[np.int64], negative: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """False positive rate, recall and precision at every threshold.
+
+    Args:
+        positive: (K,) how many anomalous ones have each score, highest first.
+        negative: (K,) how many normal ones.
+
+    Returns:
+        (K + 1,) each; at first nothing is flagged, and precision is 1 by convention.
+    """
+    tp, fp = (np.concatenate([[0], np.cumsum(counts)]) for counts in (positive, negative))
+    precision = np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
+    return fp / max(1, fp[-1]), tp / max(1, tp[-1]), precision
+
+
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64], points: int = POINTS) -> Curve:
+    """Some points of a curve, evenly along its way, both ends among them.
+
+    Args:
+        x: (K,).
+        y: (K,).
+        points: how many are left at most.
+    """
+    way = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    chosen = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points - 1)))
+    chosen = np.union1d(chosen, [len(x) - 1])
+    return x[chosen], y[chosen]
+
+
+def inline(svg: str, description: str) -> str:
+    """The same plot as an element of an HTML page, in the page's colours and for its width.
+
+    The page defines ``--paper`` and ``--series-0`` to ``--series-5``; text has the colour of the text around.
+
+    Args:
+        svg: an SVG document of this module.
+        description: for those who cannot see it; without quotes or angle brackets.
+    """
+    body = svg[svg.index("<svg") :]
+    view_box = re.findall(r'viewBox="[^"]*"', body)[0]
+    body = f'<svg role="img" aria-label="{description}" {view_box}' + body[body.index(">") :]
+    body = body.replace(INK, "currentColor").replace(PAPER, "var(--paper)").replace("xlink:href", "href")
+    for place, hexadecimal in enumerate(SERIES):
+        body = body.replace(hexadecimal, f"var(--series-{place})")
+    return body
+
+
+def _svg(figure: Figure, name: str) -> str:
+    text = StringIO()
+    # ids of two plots in a page must differ, those of two reports need not
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
+    # a hundredth of a point is enough
+    svg = re.sub(r'( d| x| y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), svg)
+    return re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", svg)

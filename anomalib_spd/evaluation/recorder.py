@@ -1,0 +1,130 @@
+"""Keeps what a detector says of every test image, in little memory at any resolution."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .results import FALSE_POSITIVE_RATES, Scores
+
+PICTURE_SIZE = 56
+BINS = 1000
+
+Counts = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class ScoreRecorder(Callback):
+    """Collects the test stage of one run into ``Scores``.
+
+    Pixels are not kept but counted: per image at first in bins of 2**-14 of their score (14 bits of mantissa), at the
+    end in about 2,000 that hold equal shares of the anomalous and of all pixels.
+    """
+
+    def __init__(self) -> None:
+        self._paths: list[tuple[str, str]] = []
+        self._labels: list[bool] = []
+        self._scores: list[float] = []
+        self._pictures: list[NDArray[np.float16]] = []
+        self._normal: list[Counts] = []
+        self._anomalous: list[Counts] = []
+        self._has_masks = True
+        #: seconds that the detector took for all images, without reading them
+        self.seconds = 0.0
+        self._start = 0.0
+        #: height and width of the anomaly maps, pixels
+        self.map_size: tuple[int, int] | None = None
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Start the clock (a Lightning hook)."""
+        del trainer, pl_module, batch, batch_idx, dataloader_idx
+        self._start = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in a batch with its predictions (a Lightning hook)."""
+        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        scores = batch.pred_score.float().flatten().tolist()  # waits for a GPU
+        self.seconds += time.perf_counter() - self._start
+        size = len(batch.image_path)
+        self._paths += list(zip(batch.image_path, batch.mask_path or [""] * size, strict=True))
+        self._labels += batch.gt_label.bool().tolist()
+        self._scores += scores
+        maps = batch.anomaly_map
+        maps = torch.zeros(size, 1, 1) if maps is None else maps.float().reshape(size, *maps.shape[-2:])
+        self.map_size = (int(maps.shape[-2]), int(maps.shape[-1]))
+        picture = (min(self.map_size[0], PICTURE_SIZE), min(self.map_size[1], PICTURE_SIZE))
+        self._pictures += list(F.adaptive_avg_pool2d(maps[:, None], picture)[:, 0].cpu().numpy().astype(np.float16))
+        masks = batch.gt_mask
+        self._has_masks &= masks is not None
+        if masks is None:
+            masks = torch.zeros_like(maps)
+        for each, mask in zip(maps, masks.bool().reshape(maps.shape), strict=True):
+            self._normal.append(_count(each[~mask]))
+            self._anomalous.append(_count(each[mask]))
+
+    def scores(self) -> Scores:
+        """All that was taken in."""
+        labels = np.array(self._labels, dtype=bool)
+        normal_images = [counts for counts, label in zip(self._normal, labels, strict=True) if not label]
+        if self._has_masks:
+            edges = _edges(self._normal, self._anomalous)
+            negative, positive = (_binned(each, edges) for each in (self._normal, self._anomalous))
+        else:
+            negative = positive = np.zeros((len(labels), 0), dtype=np.int32)
+        return Scores(
+            image_path=np.array([Path(image).as_posix() for image, _ in self._paths]),
+            mask_path=np.array([Path(mask).as_posix() if mask else "" for _, mask in self._paths]),
+            image_label=labels,
+            image_score=np.array(self._scores, dtype=np.float32),
+            anomaly_map=np.stack(self._pictures),
+            false_positive_score=_quantiles(normal_images, 1 - FALSE_POSITIVE_RATES),
+            pixel_positive=positive,
+            pixel_negative=negative,
+        )
+
+
+def _count(scores: Tensor) -> Counts:
+    """Distinct scores, cut to 14 bits of mantissa, and how many pixels have each."""
+    cut = scores.contiguous().view(torch.int32) & ~0x1FF
+    values, counts = torch.unique(cut, return_counts=True)
+    return values.view(torch.float32).cpu().numpy(), counts.cpu().numpy()
+
+
+def _quantiles(images: list[Counts], shares: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Scores below which these shares of all pixels of some images lie."""
+    if not images or not sum(len(values) for values, _ in images):
+        return np.full(len(shares), np.nan, dtype=np.float32)
+    values, counts = (np.concatenate(column) for column in zip(*images, strict=True))
+    order = np.argsort(values, kind="stable")
+    at = np.searchsorted(np.cumsum(counts[order]), shares * counts.sum())
+    return np.asarray(values[order][np.minimum(at, len(values) - 1)], dtype=np.float32)
+
+
+def _edges(normal: list[Counts], anomalous: list[Counts]) -> NDArray[np.float32]:
+    """Ascending edges of bins that resolve both the anomalous pixels and all of them."""
+    shares = np.linspace(0, 1, BINS)
+    edges = np.unique(np.concatenate([_quantiles(anomalous, shares), _quantiles(normal + anomalous, shares)]))
+    return np.asarray(edges[~np.isnan(edges)], dtype=np.float32)
+
+
+def _binned(images: list[Counts], edges: NDArray[np.float32]) -> NDArray[np.int32]:
+    """(N, K) counts, the bin of the highest scores first."""
+    table = np.zeros((len(images), len(edges)), dtype=np.int32)
+    for row, (values, counts) in zip(table, images, strict=True):
+        np.add.at(row, np.searchsorted(edges, values, side="right") - 1, counts)
+    return table[:, ::-1]

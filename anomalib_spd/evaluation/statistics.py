@@ -1,0 +1,145 @@
+"""How sure a difference between two backbones is: paired bootstrap over the test images (ours)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .areas import aupr_step, aupr_trapezoid, auroc
+from .results import Result, Scores
+
+AREAS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "AUROC": auroc,
+    "AUPR_step": aupr_step,
+    "AUPR_trapezoid": aupr_trapezoid,
+}
+
+#: the figures of which differences have an interval
+BOOTSTRAPPED = tuple(f"{level}_{area}" for level in ("image", "pixel") for area in AREAS)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether all of the interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the latter is NaN of a single value.
+
+    Args:
+        values: at least one.
+    """
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def difference(a: Sequence[Result], b: Sequence[Result], metric: str, resamples: int = 2000) -> Interval:
+    """A minus B, the mean over seeds and categories, with a 95 % interval over the choice of test images.
+
+    In every resample the normal and the anomalous images of a category are drawn anew with replacement, each as many as
+    there are, and the same for A, B and all seeds. The interval therefore says nothing of the training of a backbone.
+
+    The value is that of the exact figures on record; in the resamples, pixels are counted in the bins of ``Scores``.
+
+    Args:
+        a: results of one backbone, of some categories and seeds.
+        b: results of another, of the same categories and seeds.
+        metric: one of ``BOOTSTRAPPED``.
+        resamples: how many.
+
+    Returns:
+        The difference, with the 2.5 % and 97.5 % percentiles of those of the resamples.
+
+    Raises:
+        ValueError: the metric is none of those, or A and B are not of the same cells and images.
+    """
+    if metric not in BOOTSTRAPPED:
+        raise ValueError(f"No interval can be given for {metric!r}; expected one of {', '.join(BOOTSTRAPPED)}")
+    runs_a, runs_b = _by_category(a), _by_category(b)
+    if {name: sorted(runs) for name, runs in runs_a.items()} != {name: sorted(runs) for name, runs in runs_b.items()}:
+        raise ValueError(
+            f"A pair needs the same categories and seeds, got {_cells(a)} and {_cells(b)}: leave out what one lacks"
+        )
+    differences = []
+    for category, runs in runs_a.items():
+        pairs = [(runs[seed], runs_b[category][seed]) for seed in sorted(runs)]
+        differences.append(np.mean([_resampled(*pair, metric, resamples) for pair in pairs], axis=0))
+    low, high = np.percentile(np.mean(differences, axis=0), (2.5, 97.5))
+    return Interval(_mean(runs_a, metric) - _mean(runs_b, metric), float(low), float(high))
+
+
+def image_weights(image_label: NDArray[np.bool_], resamples: int) -> NDArray[np.float64]:
+    """How often every image stands in every resample of a stratified bootstrap.
+
+    Args:
+        image_label: (N,) true for anomalous images.
+        resamples: R.
+
+    Returns:
+        (R, N) counts. The same labels give the same counts: this is what pairs the figures.
+    """
+    generator = np.random.default_rng(0)
+    weights = np.empty((resamples, len(image_label)))
+    for label in (False, True):
+        members = np.flatnonzero(image_label == label)
+        if len(members):
+            weights[:, members] = generator.multinomial(
+                len(members), np.full(len(members), 1 / len(members)), resamples
+            )
+    return weights
+
+
+def bootstrap(scores: Scores, metric: str, resamples: int = 2000) -> NDArray[np.float64]:
+    """The figure of every resample.
+
+    Args:
+        scores: of one run.
+        metric: one of ``BOOTSTRAPPED``.
+        resamples: R.
+
+    Returns:
+        (R,) values in [0, 1].
+    """
+    level, area = metric.split("_", 1)
+    if level == "image":
+        _, at = np.unique(-scores.image_score, return_inverse=True)
+        # one column a score, highest first: for images the counts are exact
+        counts = np.eye(at.max() + 1)[at]
+        positive, negative = counts * scores.image_label[:, None], counts * ~scores.image_label[:, None]
+    else:
+        positive, negative = scores.pixel_positive.astype(float), scores.pixel_negative.astype(float)
+    weights = image_weights(scores.image_label, resamples)
+    return AREAS[area](torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)).numpy()
+
+
+def _resampled(a: Result, b: Result, metric: str, resamples: int) -> NDArray[np.float64]:
+    scores_a, scores_b = a.scores(), b.scores()
+    if scores_a.image_path.tolist() != scores_b.image_path.tolist():
+        raise ValueError(f"{a.cell} and {b.cell} were measured on other images: measure both in one grid")
+    return bootstrap(scores_a, metric, resamples) - bootstrap(scores_b, metric, resamples)
+
+
+def _by_category(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
+    categories: dict[str, dict[int, Result]] = defaultdict(dict)
+    for result in results:
+        categories[result.cell.category][result.cell.seed] = result
+    return categories
+
+
+def _mean(runs: dict[str, dict[int, Result]], metric: str) -> float:
+    return float(np.mean([np.mean([run.metrics[metric] for run in seeds.values()]) for seeds in runs.values()]))
+
+
+def _cells(results: Sequence[Result]) -> str:
+    return "; ".join(str(result.cell) for result in results) or "nothing"

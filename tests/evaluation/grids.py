@@ -1,0 +1,116 @@
+"""A grid that is measured in seconds: two tiny networks, two sets of a dozen small pictures."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+
+from anomalib_spd.backbones import add, register
+
+
+LAYERS = ["blocks.1", "blocks.2"]
+
+
+@contextmanager
+def tiny_shelf(folder: Path) -> Iterator[None]:
+    """A shelf with the backbones ``tiny_a`` and ``tiny_b``, random as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALIB_SPD_HOME", str(folder / "shelf"))
+        for seed, name in enumerate(["tiny_a", "tiny_b"]):
+            put_on_shelf(name, seed, folder)
+        yield
+    register()
+
+
+def put_on_shelf(name: str, seed: int, folder: Path) -> None:
+    """A random network under that name."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("test_efficientnet").state_dict(), folder / f"{seed}.pth")
+    add(name, folder / f"{seed}.pth", "test_efficientnet")
+
+
+def draw_images(root: Path, category: str, masks: bool = True, seed: int = 0) -> None:
+    """Grey noise in VisA's layout; anomalous images have a bright square, and a mask of it."""
+    rng = np.random.default_rng(seed)
+    base = root / "visa_pytorch" / category
+    for folder, count in (("train/good", 6), ("test/good", 4), ("test/bad", 5)):
+        (base / folder).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(90, 160, (64, 64, 3), dtype=np.uint8)
+            mask = np.zeros((64, 64), dtype=np.uint8)
+            if folder == "test/bad":
+                y, x = rng.integers(8, 40, 2)
+                mask[y : y + 14, x : x + 14] = 255
+                pixels[mask > 0] = np.minimum(255, pixels[mask > 0].astype(int) + 40 + 10 * index)
+                if masks:
+                    (base / "ground_truth/bad").mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask).save(base / "ground_truth/bad" / f"{index:03d}.png")
+            Image.fromarray(pixels).save(base / folder / f"{index:03d}.JPG", quality=95)
+
+
+def tiny_grid(root: Path, **changes: Any) -> dict[str, Any]:
+    """The content of a file in ``configs/benchmark``; images of ``one`` and ``two`` must have been drawn."""
+    pre_processor = {
+        "class_path": "anomalib_spd.pre_processing.BackbonePreProcessor",
+        "init_args": {"image_size": [80, 80], "center_crop_size": [64, 64]},
+    }
+    shared = {"layers": LAYERS, "pre_processor": pre_processor}
+    two = root / "visa_pytorch" / "two"
+    config = {
+        "backbones": {"a": "tiny_a", "b": "tiny_b"},
+        "detectors": {
+            "PaDiM": {"class_path": "anomalib.models.Padim", "init_args": {**shared, "n_features": 10}},
+            "PatchCore 0.1": {
+                "class_path": "anomalib_spd.detectors.FastPatchcore",
+                "init_args": {**shared, "coreset_sampling_ratio": 0.1},
+            },
+        },
+        "data": {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "num_workers": 0}},
+        "categories": {
+            "one": {"published": "mvtec"},
+            # without masks
+            "two": {
+                "class_path": "anomalib.data.Folder",
+                "init_args": {
+                    "name": "two",
+                    "root": str(two),
+                    "normal_dir": "train/good",
+                    "normal_test_dir": "test/good",
+                    "abnormal_dir": "test/bad",
+                    "val_split_mode": "same_as_test",
+                    "num_workers": 0,
+                },
+            },
+        },
+        "seeds": [0, 1],
+    }
+    return {**config, **changes}
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    """Write a configuration to a file."""
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+class Inline:
+    """A runner in this process: what is tested with it is the grid, not where it runs."""
+
+    workers = 1
+
+    def submit(self, work: Any, *args: Any) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(work(*args))
+        return future
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,21 @@
+"""What kills the process that runs it, as the system does when memory runs out; a module that such a process imports."""
+
+import os
+from typing import Any
+
+from anomalib.models import Padim
+
+
+def exit_at_once() -> None:
+    """End the process without a word."""
+    os._exit(9)
+
+
+class Losing(Padim):
+    """A detector in which the process ends."""
+
+    def __init__(self, layers: list[str], backbone: str = "tiny_a", **kwargs: Any) -> None:
+        super().__init__(backbone=backbone, layers=layers, n_features=10, **kwargs)
+
+    def fit(self) -> None:
+        os._exit(9)

@@ -1,0 +1,171 @@
+"""A grid as its user meets it: what ends is on record, what fails is told, and the rest goes on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anomalib_spd.evaluation import benchmark
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.results import Cell, Result, read
+
+from .grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Images, and a shelf with two backbones."""
+    folder = tmp_path_factory.mktemp("grid")
+    draw_images(folder, "one")
+    draw_images(folder, "two", masks=False, seed=1)
+    with tiny_shelf(folder):
+        yield folder
+
+
+def measure(root: Path, results: Path, **changes: Any) -> tuple[benchmark.Outcome, dict[Cell, Result]]:
+    outcome = benchmark.run(Grid(**tiny_grid(root, **changes)), results, Inline(), accelerator="cpu")
+    return outcome, {result.cell: result for result in read(results)}
+
+
+@pytest.fixture(scope="module")
+def measured(root: Path) -> tuple[Path, dict[Cell, Result]]:
+    """The whole of the tiny grid, once."""
+    outcome, cells = measure(root, root / "measured")
+    assert (outcome.measured, outcome.kept, outcome.failed) == (16, 0, [])
+    return root / "measured", cells
+
+
+def test_every_cell_is_on_record_with_its_circumstances(measured: tuple[Path, dict[Cell, Result]]) -> None:
+    _, cells = measured
+    assert len(cells) == 16
+    record = cells[Cell("b", "PatchCore 0.1", "one", 1)].record
+    assert set(record["metrics"]) == {
+        *("image_AUROC", "image_AUPR_step", "image_AUPR_trapezoid", "image_F1Max"),
+        *("pixel_AUROC", "pixel_AUPR_step", "pixel_AUPR_trapezoid", "pixel_F1Max", "pixel_AUPR_visa", "pixel_AUPRO"),
+    }
+    assert record["sizes"] == {
+        **{"train_images": 6, "test_normal": 4, "test_anomalous": 5},
+        **{"image_size": [80, 80], "crop": [64, 64], "map": [64, 64], "coreset_sampling_ratio": 0.1},
+    }
+    assert record["backbone"]["name"] == "tiny_b"
+    assert record["backbone"]["architecture"] == "test_efficientnet"
+    assert record["published"] == {"dataset": "mvtec", "category": "one"}
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert 0 < record["seconds"]["fit"] < record["seconds"]["total"]
+    assert record["peak_memory_bytes"] > 100e6
+
+
+def test_checksums_tell_backbones_and_images_apart(measured: tuple[Path, dict[Cell, Result]]) -> None:
+    _, cells = measured
+    weights = {(cell.backbone, result.record["backbone"]["weights_sha256"]) for cell, result in cells.items()}
+    files = {(cell.category, result.record["files_sha256"]) for cell, result in cells.items()}
+    for labelled in (weights, files):
+        assert len(labelled) == 2
+        assert len({checksum for _, checksum in labelled}) == 2
+        assert all(len(str(checksum)) == 64 for _, checksum in labelled)
+
+
+def test_image_level_only_where_there_are_no_masks(measured: tuple[Path, dict[Cell, Result]]) -> None:
+    _, cells = measured
+    result = cells[Cell("a", "PaDiM", "two", 0)]
+    assert {name.partition("_")[0] for name in result.metrics} == {"image"}
+    assert result.scores().pixel_positive.shape == (9, 0)
+
+
+def test_the_same_cell_twice_gives_the_same_figures(
+    root: Path, measured: tuple[Path, dict[Cell, Result]], tmp_path: Path
+) -> None:
+    # alone, so without the features of others, and other seeds before it
+    _, cells = measured
+    _, alone = measure(root, tmp_path, backbones={"b": "tiny_b"}, seeds=[1])
+    for cell, result in alone.items():
+        assert result.metrics == cells[cell].metrics
+        assert (result.scores().image_score == cells[cell].scores().image_score).all()
+
+
+def test_what_is_on_record_is_kept(root: Path, measured: tuple[Path, dict[Cell, Result]]) -> None:
+    results, cells = measured
+    lost = Cell("a", "PaDiM", "one", 1)
+    path = lost.folder(results) / "cell.json"
+    metrics = cells[lost].metrics
+    path.unlink()
+    times = {str(file): file.stat().st_mtime_ns for file in results.rglob("cell.json")}
+    outcome, again = measure(root, results)
+    assert (outcome.measured, outcome.kept) == (1, 15)
+    assert again[lost].metrics == metrics
+    assert times.items() <= {str(file): file.stat().st_mtime_ns for file in results.rglob("cell.json")}.items()
+
+
+def test_a_failing_cell_is_on_record_and_the_rest_goes_on(root: Path, tmp_path: Path) -> None:
+    outcome, cells = measure(
+        root, tmp_path, backbones={"none": "no_such_backbone", "a": "tiny_a"}, seeds=[0], categories={"one": None}
+    )
+    assert outcome.measured == 2
+    assert {result.cell.backbone for result in outcome.failed} == {"none"}
+    error = cells[Cell("none", "PaDiM", "one", 0)].record["error"]
+    assert "no_such_backbone" in error["message"]
+    assert "Traceback" in error["traceback"]
+
+
+def test_failed_cells_are_tried_again(root: Path, tmp_path: Path) -> None:
+    grid = {"backbones": {"late": "tiny_late"}, "seeds": [0], "categories": {"one": None}}
+    outcome, _ = measure(root, tmp_path, **grid)
+    assert len(outcome.failed) == 2
+    put_on_shelf("tiny_late", 7, tmp_path)
+    outcome, _ = measure(root, tmp_path, **grid)
+    assert (outcome.measured, outcome.failed) == (2, [])
+
+
+def test_another_measurement_under_the_same_name_is_refused(root: Path, tmp_path: Path) -> None:
+    grid = {"backbones": {"mine": "tiny_mine"}, "seeds": [0], "categories": {"one": None}}
+    put_on_shelf("tiny_mine", 8, tmp_path)
+    measure(root, tmp_path / "results", **grid)
+
+    detectors = json.loads(json.dumps(tiny_grid(root)["detectors"]))
+    detectors["PaDiM"]["init_args"]["n_features"] = 11
+    with pytest.raises(ValueError, match=r"mine / PaDiM / one / seed 0 .* with another config: give another folder"):
+        measure(root, tmp_path / "results", **grid, detectors=detectors)
+
+    from anomalib_spd.backbones import remove
+
+    remove("tiny_mine")
+    put_on_shelf("tiny_mine", 9, tmp_path)
+    with pytest.raises(ValueError, match="with another backbone"):
+        measure(root, tmp_path / "results", **grid)
+
+
+def test_two_at_once_in_one_folder_are_refused(root: Path, tmp_path: Path) -> None:
+    class Second(Inline):
+        def submit(self, work: Any, *args: Any) -> Any:
+            with pytest.raises(ValueError, match="Another process runs a grid"):
+                measure(root, tmp_path)
+            return super().submit(work, *args)
+
+    grid = Grid(**tiny_grid(root, seeds=[0], categories={"one": None}, backbones={"a": "tiny_a"}))
+    assert benchmark.run(grid, tmp_path, Second(), accelerator="cpu").measured == 2
+
+
+def test_the_estimate_counts_what_is_left_by_detector() -> None:
+    cells = [Cell("a", detector, "one", seed) for detector in ("slow", "fast") for seed in (0, 1)]
+    group = [_Plan(cell) for cell in cells]
+    progress = benchmark.Progress([group], [], workers=1)  # type: ignore[list-item]
+    assert progress.seconds_left is None
+    progress.end(_result(cells[0], 60))
+    progress.end(_result(cells[2], 2))
+    assert progress.seconds_left == 62
+    progress.end(_result(cells[1], 80))
+    assert progress.seconds_left == 2
+    progress.end(_result(cells[3], 2))
+    assert progress.seconds_left == 0
+
+
+class _Plan:
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+
+def _result(cell: Cell, seconds: float) -> Result:
+    return Result(cell, {"status": "done", "seconds": {"total": seconds}}, Path())

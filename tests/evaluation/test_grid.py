@@ -1,0 +1,122 @@
+"""What a grid's file says, and what it may not say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from anomalib_spd.evaluation.benchmark_command import _parser
+from anomalib_spd.evaluation.grid import Grid, build_data, build_model, pairs
+from anomalib_spd.evaluation.results import Cell
+from tests.conftest import REPOSITORY
+
+from .grids import tiny_grid
+
+SHIPPED = sorted((REPOSITORY / "configs" / "benchmark").glob("*.yaml"))
+
+
+def grid(tmp_path: Path, **changes: Any) -> Grid:
+    return Grid(**tiny_grid(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_files_are_grids(path: Path) -> None:
+    options = _parser().parse_args(["--config", str(path)])
+    shipped = Grid(**{name: options[name] for name in Grid.__dataclass_fields__})
+    shipped.check()
+    assert options.results == Path("results/benchmark") / path.stem
+    again = Grid(**yaml.safe_load(yaml.safe_dump(shipped.plain(), sort_keys=False)))
+    assert again.cells() == shipped.cells()
+    for cell in shipped.cells():
+        assert again.model_config(cell.backbone, cell.detector) == shipped.model_config(cell.backbone, cell.detector)
+        assert again.data_config(cell.category) == shipped.data_config(cell.category)
+
+
+def test_shipped_grids_are_those_of_the_papers() -> None:
+    sizes = {}
+    for path in SHIPPED:
+        config = yaml.safe_load(path.read_text())
+        sizes[path.stem] = [len(config[axis]) for axis in ("backbones", "detectors", "categories", "seeds")]
+        for detector in config["detectors"].values():
+            assert detector["init_args"]["pre_processor"]["init_args"] == {
+                "image_size": [256, 256],
+                "center_crop_size": [224, 224],
+            }
+    assert sizes == {
+        **{"quick": [2, 2, 2, 2], "dev": [3, 3, 3, 3]},
+        **{"visa_1cls": [3, 3, 12, 3], "mvtec": [3, 3, 15, 3]},
+    }
+
+
+def test_cells_are_the_product_and_groups_share_backbone_and_category(tmp_path: Path) -> None:
+    one = grid(tmp_path)
+    assert len(set(one.cells())) == 2 * 2 * 2 * 2
+    for group in one.groups():
+        assert len({(cell.backbone, cell.category) for cell in group}) == 1
+        assert len(group) == 4
+
+
+def test_a_backbone_may_bring_arguments_for_a_detector(tmp_path: Path) -> None:
+    entry = {"backbone": "tiny_a", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, backbones={"a": entry, "b": "tiny_b"})
+    assert one.model_config("a", "PaDiM")["init_args"]["n_features"] == 7
+    assert one.model_config("b", "PaDiM")["init_args"]["n_features"] == 10
+    assert "n_features" not in one.model_config("a", "PatchCore 0.1")["init_args"]
+    assert one.model_config("a", "PaDiM")["init_args"]["backbone"] == "tiny_a"
+
+
+def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path) -> None:
+    one = grid(tmp_path)
+    assert one.data_config("one")["init_args"]["category"] == "one"
+    assert build_data(one.data_config("one")).category == "one"
+    assert one.data_config("two")["class_path"] == "anomalib.data.Folder"
+    assert "category" not in one.data_config("two")["init_args"]
+    assert one.published("one") == {"dataset": "mvtec", "category": "one"}
+    assert one.published("two") is None
+
+
+def test_a_detector_is_built_as_it_is_written(tmp_path: Path) -> None:
+    one = grid(tmp_path, backbones={"a": "efficientnet_lite0_in1k"})
+    model = build_model(one.model_config("a", "PatchCore 0.1"))
+    assert model.coreset_sampling_ratio == 0.1
+
+
+def test_pairs_are_those_given_or_all_against_the_first(tmp_path: Path) -> None:
+    backbones = {"a": "x", "b": "y", "c": "z"}
+    assert list(pairs(grid(tmp_path, backbones=backbones))) == [("b", "a"), ("c", "a")]
+    assert list(pairs(grid(tmp_path, backbones=backbones, comparisons=[["c", "b"]]))) == [("c", "b")]
+
+
+def test_a_cell_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders = {cell.folder(tmp_path) for cell in grid(tmp_path).cells()}
+    assert len(folders) == 16
+    assert Cell("a", "PaDiM", "one", 0).folder(tmp_path) == tmp_path / "cells" / "a" / "PaDiM" / "one" / "seed_0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "seeds must name at least one"),
+        ({"seeds": [1, 1]}, "seeds must name at least one, each once"),
+        ({"backbones": {"../a": "x"}}, "cannot be the name of a folder"),
+        ({"backbones": {"a": {"name": "x"}}}, "expected a name or a mapping with the key 'backbone'"),
+        ({"backbones": {"a": {"backbone": "x", "init_args": {"Padim": {}}}}}, "'Padim'.* is none of the detectors"),
+        ({"comparisons": [["a", "c"]]}, "'c'.* is none of the backbones: a, b"),
+        ({"comparisons": [["a", "a"]]}, "expected pairs of two backbones"),
+        ({"data": {}, "categories": {"one": None}}, "None.* is not the import path of a data module's class"),
+        ({"categories": {"one": {"class_path": "anomalib.data.Vissa"}}}, "'anomalib.data.Vissa' is not the import path"),
+    ],
+)
+def test_what_is_not_a_grid_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grid(tmp_path, **changes)
+
+
+def test_arguments_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    detectors = {"PaDiM": {"class_path": "anomalib.models.Padim", "init_args": {"n_feature": 3}}}
+    with pytest.raises(ValueError, match="detectors: PaDiM: .*n_feature"):
+        grid(tmp_path, detectors=detectors).check()
+    data = {"class_path": "anomalib.data.Visa", "init_args": {"train_batch_size": "many"}}
+    with pytest.raises(ValueError, match="categories: one: .*train_batch_size"):
+        grid(tmp_path, data=data, categories={"one": None}).check()

@@ -1,0 +1,112 @@
+"""Curves are those of scikit-learn, and plots stand in one page without disturbing one another."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
+
+from anomalib_spd.evaluation import plots
+from anomalib_spd.evaluation.plots import SERIES, Panel, Stripe, forest, inline, rates, thinned
+from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Scores
+from anomalib_spd.evaluation.statistics import Interval
+
+
+@pytest.fixture
+def truth_and_score() -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """With ties."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(3000) < 0.2
+    return truth, np.round(rng.normal(truth * 1.0), 2)
+
+
+def counts(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    highest_first = np.unique(score)[::-1]
+    positive = np.array([(truth & (score == value)).sum() for value in highest_first])
+    return positive, np.array([(score == value).sum() for value in highest_first]) - positive
+
+
+def test_rates_are_those_of_scikit_learn(
+    truth_and_score: tuple[NDArray[np.bool_], NDArray[np.float64]],
+) -> None:
+    false_positive_rate, recall, precision = rates(*counts(*truth_and_score))
+    expected_fpr, expected_tpr, _ = roc_curve(*truth_and_score, drop_intermediate=False)
+    np.testing.assert_allclose(false_positive_rate, expected_fpr)
+    np.testing.assert_allclose(recall, expected_tpr)
+    expected_precision, expected_recall, _ = precision_recall_curve(*truth_and_score)
+    np.testing.assert_allclose(precision, expected_precision[::-1])
+    np.testing.assert_allclose(recall, expected_recall[::-1])
+
+
+def test_thinning_leaves_few_points_of_the_curve_both_ends_and_the_area(
+    truth_and_score: tuple[NDArray[np.bool_], NDArray[np.float64]],
+) -> None:
+    false_positive_rate, recall, precision = rates(*counts(*truth_and_score))
+    for x, y in ((false_positive_rate, recall), (recall, precision)):
+        few_x, few_y = thinned(x, y, 60)
+        assert len(x) > 300
+        assert len(few_x) <= 60
+        assert {*zip(few_x, few_y, strict=True)} <= {*zip(x, y, strict=True)}
+        assert (few_x[0], few_y[0], few_x[-1], few_y[-1]) == (x[0], y[0], x[-1], y[-1])
+        assert auc(few_x, few_y) == pytest.approx(auc(x, y), abs=0.003)
+
+
+def scores(masks: bool) -> Scores:
+    pixels = np.array([[0, 0, 1], [3, 1, 0]], dtype=np.int32)[:, : 3 * masks]
+    return Scores(
+        np.array(["a", "b"]),
+        np.array(["", "m"]),
+        np.array([False, True]),
+        np.array([1, 2], dtype=np.float32),
+        np.zeros((2, 4, 4), dtype=np.float16),
+        np.zeros(len(FALSE_POSITIVE_RATES), dtype=np.float32),
+        pixels,
+        pixels[::-1],
+    )
+
+
+def words(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_pixels_have_curves_only_where_there_are_masks() -> None:
+    with_masks, without = (
+        words(plots.curves("it", {"A": [scores(masks)], "B": [scores(masks)], "C": []})) for masks in (True, False)
+    )
+    assert {"images: ROC", "pixels: ROC", "pixels: precision and recall"} <= {*with_masks}
+    assert "images: ROC" in without
+    assert not [word for word in without if "pixel" in word]
+    assert {f"{name}: scores of images" for name in "ABC"} <= {*with_masks} & {*without}
+
+
+def test_forest_prints_every_value_and_label_and_fills_what_excludes_0() -> None:
+    intervals = {("m", "A"): Interval(0.0123, 0.002, 0.03), ("m", "B"): Interval(-0.04, -0.09, 0.01)}
+    svg = forest(
+        "it", [Stripe("some category", intervals)], [Panel("m", "AU-ROC", 0.1)], dict.fromkeys("AB", SERIES[0])
+    )
+    assert {"some category", "AU-ROC", "+0.012", "-0.040", "A", "B"} <= {*words(svg)}
+    marks = [
+        style for style in re.findall(r'style="([^"]*)"', svg) if f"stroke: {SERIES[0]}; stroke-width: 1.2" in style
+    ]
+    assert any(f"fill: {SERIES[0]}" in style for style in marks)
+    assert any(f"fill: {plots.PAPER}" in style for style in marks)
+
+
+def test_an_inline_plot_takes_its_colours_from_the_page_and_shares_no_id_with_another() -> None:
+    first, second = (inline(plots.curves(name, {"A": [scores(True)]}), "a plot") for name in ("first", "second"))
+    for svg in (first, second):
+        assert svg.startswith('<svg role="img" aria-label="a plot" viewBox=')
+        assert "http" not in svg
+        assert "currentColor" in svg
+        assert "var(--series-0)" in svg
+        assert not [colour for colour in (*SERIES, plots.INK, plots.PAPER) if colour in svg]
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert {*re.findall(r'(?:url\(|href=")#([^)"]+)', first)} <= ids[0]
+
+
+def test_the_same_plot_is_the_same_text() -> None:
+    assert plots.curves("it", {"A": [scores(True)]}) == plots.curves("it", {"A": [scores(True)]})

@@ -1,0 +1,149 @@
+"""Cells in processes of their own, on this machine and under Ray, and what is left when one is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anomalib_spd.evaluation import benchmark
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.results import Cell, read
+from anomalib_spd.evaluation.runners import Processes, Ray
+
+from .grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
+from .losing import exit_at_once
+
+COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())", "benchmark"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("runners")
+    draw_images(folder, "one")
+    with tiny_shelf(folder):
+        yield folder
+
+
+def config(root: Path, **changes: Any) -> dict[str, Any]:
+    return tiny_grid(root, **{"categories": {"one": None}, "seeds": [0], **changes})
+
+
+def figures(results: Path) -> dict[Cell, dict[str, float]]:
+    return {result.cell: result.metrics for result in read(results)}
+
+
+@pytest.fixture(scope="module")
+def expected(root: Path) -> dict[Cell, dict[str, float]]:
+    """What the grid of these tests gives, measured in this process."""
+    outcome = benchmark.run(Grid(**config(root, seeds=[0, 1])), root / "expected", Inline(), accelerator="cpu")
+    assert outcome.measured == 8
+    return figures(root / "expected")
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_stopped(
+    root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
+) -> None:
+    file = write_config(tmp_path / "grid.yaml", config(root, seeds=[0, 1]))
+    results = tmp_path / "results"
+    command = [*COMMAND, "--config", str(file), "--results", str(results), "--accelerator", "cpu", "--threads", "1"]
+    before: dict[Path, int] = {}
+    for cells in (1, 5):
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 240
+        while len(list(results.rglob("cell.json"))) < cells and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        # the parent alone: what it started must end by itself, or two would measure one cell
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        while _alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _alive(process.pid)
+        kept = {path: path.stat().st_mtime_ns for path in results.rglob("cell.json")}
+        assert len(kept) >= cells
+        assert before.items() <= kept.items()
+        before = kept
+    last = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert last.returncode == 0, last.stderr
+    assert f"{8 - len(before)} cells measured, {len(before)} on record before, 0 failed" in last.stdout
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in results.rglob("cell.json")}.items()
+    assert figures(results) == expected
+    assert not list(results.rglob("*.json.*"))
+
+
+def _alive(session: int) -> bool:
+    """Whether a process of that session is left."""
+    return subprocess.run(["pgrep", "--session", str(session)], capture_output=True).returncode == 0
+
+
+def test_a_cell_that_kills_its_process_is_on_record_and_the_rest_goes_on(
+    root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
+) -> None:
+    losing = {"class_path": "tests.evaluation.losing.Losing", "init_args": {"layers": ["blocks.1"]}}
+    detectors = config(root)["detectors"]
+    grid = Grid(
+        **config(
+            root,
+            backbones={"a": "tiny_a"},
+            detectors={"PaDiM": detectors["PaDiM"], "losing": losing, "PatchCore 0.1": detectors["PatchCore 0.1"]},
+        )
+    )
+    outcome = benchmark.run(grid, tmp_path, Processes(1), accelerator="cpu")
+    assert outcome.measured == 2
+    (failed,) = outcome.failed
+    assert failed.cell == Cell("a", "losing", "one", 0)
+    assert failed.record["error"]["type"] == BrokenProcessPool.__name__
+    for cell in (Cell("a", "PaDiM", "one", 0), Cell("a", "PatchCore 0.1", "one", 0)):
+        assert figures(tmp_path)[cell] == expected[cell]
+
+
+def test_the_exit_status_tells_of_failed_cells(root: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path / "grid.yaml", config(root, backbones={"none": "no_such_backbone"}))
+    ended = subprocess.run(
+        [*COMMAND, "--config", str(file), "--results", str(tmp_path / "results")], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "failed: none / PaDiM / one / seed 0: " in ended.stderr
+    assert "no_such_backbone" in ended.stderr
+    assert "0 cells measured, 0 on record before, 2 failed" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_file_that_is_no_grid_is_told_in_a_line(root: Path, tmp_path: Path) -> None:
+    file = write_config(tmp_path / "grid.yaml", config(root, seeds=[0, 0]))
+    ended = subprocess.run([*COMMAND, "--config", str(file)], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "error: seeds must name at least one, each once; got [0, 0]" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_ray_gives_the_same_figures(root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the optional extra [ray] is not installed")
+    runner = Ray(workers=2, threads=1)
+    try:
+        outcome = benchmark.run(Grid(**config(root)), tmp_path, runner, accelerator="cpu")
+        assert (outcome.measured, outcome.failed) == (4, [])
+        lost = runner.submit(exit_at_once)
+        assert lost.exception(timeout=120) is not None
+    finally:
+        runner.close()
+    found = figures(tmp_path)
+    assert found == {cell: expected[cell] for cell in found}
+    workers = {json.loads(path.read_text())["process"] for path in tmp_path.rglob("cell.json")}
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+
+
+def test_without_ray_its_runner_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib_spd\[ray\]'"):
+        Ray(workers=2, threads=1)

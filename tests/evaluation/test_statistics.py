@@ -1,0 +1,158 @@
+"""Intervals against scikit-learn on images that are really drawn again and again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+from anomalib_spd.evaluation import statistics
+from anomalib_spd.evaluation.results import Cell, Result, Scores, read, write
+
+Pixels = list[tuple[np.ndarray, np.ndarray]]
+
+
+def trapezoid(labels: np.ndarray, scores: np.ndarray) -> float:
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return float(auc(recall, precision))
+
+
+ORACLES = {"AUROC": roc_auc_score, "AUPR_step": average_precision_score, "AUPR_trapezoid": trapezoid}
+
+
+def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
+    """Scores of 30 images; those of their pixels fall into eleven bins, so that counting them loses nothing."""
+    label = np.arange(30) % 3 == 0
+    pixels = []
+    for anomalous in label:
+        target = rng.random(200) < 0.1 * anomalous
+        pixels.append((np.clip(rng.normal(5 + 2 * target, 2), 0, 10).round(), target))
+    bins = np.arange(10, -1, -1)
+    count = lambda which: np.array([[(s[t == which] == b).sum() for b in bins] for s, t in pixels], dtype=np.int32)  # noqa: E731
+    scores = Scores(
+        image_path=np.array([f"{i}.png" for i in range(30)]),
+        mask_path=np.array([""] * 30),
+        image_label=label,
+        image_score=(rng.normal(label * shift, 1).round(1)).astype(np.float32),
+        anomaly_map=np.zeros((30, 1, 1), dtype=np.float16),
+        false_positive_score=np.zeros(81, dtype=np.float32),
+        pixel_positive=count(True),
+        pixel_negative=count(False),
+    )
+    return scores, pixels
+
+
+@pytest.mark.parametrize("metric", statistics.BOOTSTRAPPED)
+def test_resamples_equal_scikit_learn_on_images_drawn_again(metric: str) -> None:
+    scores, pixels = draw(np.random.default_rng(1), 1.0)
+    weights = statistics.image_weights(scores.image_label, 20)
+    level, area = metric.split("_", 1)
+    expected = []
+    for counts in weights.astype(int):
+        drawn = np.repeat(np.arange(30), counts)
+        if level == "image":
+            expected.append(ORACLES[area](scores.image_label[drawn], scores.image_score[drawn]))
+        else:
+            target = np.concatenate([pixels[i][1] for i in drawn])
+            expected.append(ORACLES[area](target, np.concatenate([pixels[i][0] for i in drawn])))
+    np.testing.assert_allclose(statistics.bootstrap(scores, metric, 20), expected, atol=1e-9)
+
+
+def test_strata_keep_their_size() -> None:
+    label = np.array([True, False, False, True, False])
+    weights = statistics.image_weights(label, 100)
+    assert (weights[:, label].sum(1) == 2).all()
+    assert (weights[:, ~label].sum(1) == 3).all()
+    assert len(np.unique(weights, axis=0)) > 10
+
+
+def record(folder: Path, cell: Cell, scores: Scores, **metrics: float) -> None:
+    content: dict[str, Any] = {"status": "done", "error": None, "metrics": metrics}
+    write(folder, cell, content, scores)
+
+
+def results(folder: Path, backbone: str) -> list[Result]:
+    return [result for result in read(folder) if result.cell.backbone == backbone]
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """Backbone ``good`` separates better than ``poor``, in two categories and with two seeds."""
+    for category, first in (("one", 10), ("two", 20)):
+        for backbone, shift in (("good", 2.5), ("poor", 0.7)):
+            for seed in (0, 1):
+                scores, _ = draw(np.random.default_rng(first + seed), shift)
+                value = float(roc_auc_score(scores.image_label, scores.image_score))
+                record(tmp_path, Cell(backbone, "PaDiM", category, seed), scores, image_AUROC=value)
+    return tmp_path
+
+
+def test_difference_is_that_of_the_means_and_its_interval_holds_it(measured: Path) -> None:
+    good, poor = results(measured, "good"), results(measured, "poor")
+    interval = statistics.difference(good, poor, "image_AUROC")
+    expected = np.mean([r.metrics["image_AUROC"] for r in good]) - np.mean([r.metrics["image_AUROC"] for r in poor])
+    assert interval.value == pytest.approx(expected)
+    assert interval.low < interval.value < interval.high
+    assert interval.excludes_zero
+    back = statistics.difference(poor, good, "image_AUROC")
+    assert (back.value, back.low, back.high) == pytest.approx((-interval.value, -interval.high, -interval.low))
+
+
+def test_more_categories_make_it_surer(measured: Path) -> None:
+    good, poor = results(measured, "good"), results(measured, "poor")
+
+    def width(category: str) -> float:
+        only = [[r for r in side if category in (r.cell.category, "both")] for side in (good, poor)]
+        interval = statistics.difference(*only, "image_AUROC")
+        return interval.high - interval.low
+
+    assert width("both") < (width("one") + width("two")) / 2
+
+
+def test_a_backbone_does_not_differ_from_itself(measured: Path) -> None:
+    good = results(measured, "good")
+    interval = statistics.difference(good, good, "image_AUROC")
+    assert (interval.value, interval.low, interval.high) == (0, 0, 0)
+    assert not interval.excludes_zero
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    """Two detectors of equal worth: about 5 % of the intervals may miss 0 (the bootstrap is a little narrow)."""
+    rng = np.random.default_rng(0)
+    label = np.arange(120) % 2 == 0
+    weights = statistics.image_weights(label, 500)
+    missed = 0
+    for _ in range(100):
+        common = rng.normal(label * 1.0, 1)
+        values = []
+        for _ in range(2):
+            scores = common + rng.normal(0, 0.7, 120)
+            order = np.argsort(-scores)
+            positive = (weights * label)[:, order].cumsum(1)
+            values.append((positive * (weights * ~label)[:, order]).sum(1) / 60**2)
+        low, high = np.percentile(values[0] - values[1], (2.5, 97.5))
+        missed += not low <= 0 <= high
+    assert missed <= 12
+
+
+def test_pairs_that_do_not_match_are_refused(measured: Path) -> None:
+    good, poor = results(measured, "good"), results(measured, "poor")
+    with pytest.raises(ValueError, match="the same categories and seeds"):
+        statistics.difference(good, poor[1:], "image_AUROC")
+    with pytest.raises(ValueError, match="expected one of image_AUROC"):
+        statistics.difference(good, poor, "pixel_AUPRO")
+    scores, _ = draw(np.random.default_rng(3), 1.0)
+    other = Scores(**{**vars(scores), "image_path": np.array([f"other {i}.png" for i in range(30)])})
+    for seed in (0, 1):
+        for category in ("one", "two"):
+            record(measured, Cell("poor", "PaDiM", category, seed), other, image_AUROC=0.5)
+    with pytest.raises(ValueError, match="measured on other images"):
+        statistics.difference(good, results(measured, "poor"), "image_AUROC")
+
+
+def test_mean_and_standard_deviation() -> None:
+    assert statistics.mean_sd([1, 2, 3]) == (2, 1)
+    mean, sd = statistics.mean_sd([4])
+    assert mean == 4
+    assert np.isnan(sd)
