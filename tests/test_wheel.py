@@ -79,7 +79,7 @@ def configs(run: Run) -> Path:
 
 def test_holds_weights_configs_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for backbone in ("efficientnet_lite0_in1k", "efficientnet_lite0_spd"):
+    for backbone in ("efficientnet_lite0_in1k", "efficientnet_lite0_control", "efficientnet_lite0_spd"):
         for file in ("config.json", "model.safetensors", "README.md"):
             assert f"anomalib_spd/backbones/weights/{backbone}/{file}" in names
     assert all(f"anomalib_spd/configs/{config}" in names for config in CONFIGS)

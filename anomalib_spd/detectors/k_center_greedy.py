@@ -10,7 +10,7 @@ ROUND = 1 / 16
 # elements of a block of squared distances: 16 MB
 BLOCK = 2**21
 # points of a block, so that what is gathered of the features stays small, too
-ROWS = 1024
+ROWS = 4096
 
 
 class KCenterGreedy(StockKCenterGreedy):

@@ -1,0 +1,1 @@
+"""The judge: grids of stock anomalib runs, their metrics, statistics and report."""

@@ -100,7 +100,8 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
     _saved(shared)
     recorder = ScoreRecorder()
     with tempfile.TemporaryDirectory() as folder:
-        # bare-bones: no checkpoint of the memory bank, no log; validation would only fit the post-processor
+        # bare-bones: no checkpoint of the memory bank, no log. Validation would only fit the post-processor; a stock run
+        # gives these very figures with --trainer.limit_val_batches 0, as validation draws a random number
         engine = Engine(
             callbacks=[recorder],
             default_root_dir=folder,

@@ -154,7 +154,7 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
     levels = ("image", "pixel") if masks else ("image",)
     colours = [SERIES[place % len(SERIES)] for place in range(len(scores))]
     width = 1.4 if max(map(len, scores.values())) == 1 else 0.9
-    panels = 2 * len(levels) + len(scores)
+    panels = 2 * len(levels) + sum(map(bool, scores.values()))
     rows = -(-panels // 4)
     height = 0.4 + 2 * rows
     with mpl.rc_context(STYLE):
@@ -172,9 +172,10 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
                     false_positive_rate, recall, precision = rates(*_counts(each, level))
                     roc.plot(*thinned(false_positive_rate, recall), color=colour, lw=width)
                     pr.plot(*thinned(recall, precision), color=colour, lw=width)
-        for axis, colour, (backbone, runs) in zip(axes, colours, scores.items(), strict=False):
-            axis.set_title(f"{backbone}: scores of images", loc="left")
+        for colour, (backbone, runs) in zip(colours, scores.items(), strict=True):
             if runs:
+                axis, *axes = axes
+                axis.set_title(f"{backbone}: scores of images", loc="left")
                 _histogram(axis, runs[0], colour)
         handles = [roc.plot([], [], color=colour, lw=2)[0] for colour in colours]
         figure.legend(handles, list(scores), loc="upper left", ncols=len(scores), bbox_to_anchor=(0.04, 1))

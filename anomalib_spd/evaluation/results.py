@@ -87,14 +87,18 @@ class Result:
         metrics: dict[str, float] = self.record["metrics"]
         return metrics
 
+    @property
+    def scores_file(self) -> Path:
+        """Where the scores of every test image are."""
+        return self.folder / SCORES
+
     def scores(self) -> Scores:
         """The scores of every test image.
 
         Raises:
             OSError: they are missing.
         """
-        with np.load(self.folder / SCORES, allow_pickle=False) as arrays:
-            return Scores(**{field.name: arrays[field.name] for field in fields(Scores)})
+        return read_scores(self.scores_file)
 
 
 def write(results: Path, cell: Cell, record: dict[str, Any], scores: Scores | None) -> None:
@@ -120,6 +124,8 @@ def write(results: Path, cell: Cell, record: dict[str, Any], scores: Scores | No
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name only when it is whole and on the disk."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink()  # by a process that was killed: a cell is one process's at a time
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -160,3 +166,16 @@ def read_record(path: Path) -> Result:
         raise ValueError(
             f"{path} is not the record of a cell ({error!r}): remove its folder to measure it again"
         ) from None
+
+
+def read_scores(path: Path) -> Scores:
+    """The scores in a file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it is missing.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        return Scores(**{field.name: arrays[field.name] for field in fields(Scores)})

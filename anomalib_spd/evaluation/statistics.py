@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .areas import aupr_step, aupr_trapezoid, auroc
-from .results import Result, Scores
+from .results import Result, Scores, read_scores
 
 AREAS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "AUROC": auroc,
@@ -100,18 +102,17 @@ def image_weights(image_label: NDArray[np.bool_], resamples: int) -> NDArray[np.
     return weights
 
 
-def bootstrap(scores: Scores, metric: str, resamples: int = 2000) -> NDArray[np.float64]:
-    """The figure of every resample.
+def bootstrap(scores: Scores, level: str, resamples: int = 2000) -> dict[str, NDArray[np.float64]]:
+    """The figures of every resample.
 
     Args:
         scores: of one run.
-        metric: one of ``BOOTSTRAPPED``.
+        level: ``image`` or ``pixel``.
         resamples: R.
 
     Returns:
-        (R,) values in [0, 1].
+        Name of each area -> (R,) values in [0, 1].
     """
-    level, area = metric.split("_", 1)
     if level == "image":
         _, at = np.unique(-scores.image_score, return_inverse=True)
         # one column a score, highest first: for images the counts are exact
@@ -120,14 +121,27 @@ def bootstrap(scores: Scores, metric: str, resamples: int = 2000) -> NDArray[np.
     else:
         positive, negative = scores.pixel_positive.astype(float), scores.pixel_negative.astype(float)
     weights = image_weights(scores.image_label, resamples)
-    return AREAS[area](torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)).numpy()
+    drawn = torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)
+    return {name: area(*drawn).numpy() for name, area in AREAS.items()}
 
 
 def _resampled(a: Result, b: Result, metric: str, resamples: int) -> NDArray[np.float64]:
-    scores_a, scores_b = a.scores(), b.scores()
-    if scores_a.image_path.tolist() != scores_b.image_path.tolist():
+    level, area = metric.split("_", 1)
+    images_a, areas_a = _of_file(a.scores_file, a.scores_file.stat().st_mtime_ns, level, resamples)
+    images_b, areas_b = _of_file(b.scores_file, b.scores_file.stat().st_mtime_ns, level, resamples)
+    if images_a != images_b:
         raise ValueError(f"{a.cell} and {b.cell} were measured on other images: measure both in one grid")
-    return bootstrap(scores_a, metric, resamples) - bootstrap(scores_b, metric, resamples)
+    return areas_a[area] - areas_b[area]
+
+
+@cache
+def _of_file(
+    path: Path, changed: int, level: str, resamples: int
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
+    """Images and figures of a run; kept, as every comparison of a report asks for them again."""
+    del changed  # part of what is kept apart
+    scores = read_scores(path)
+    return tuple(scores.image_path.tolist()), bootstrap(scores, level, resamples)
 
 
 def _by_category(results: Sequence[Result]) -> dict[str, dict[int, Result]]:

@@ -136,8 +136,8 @@ def signed(value: float) -> str:
     Args:
         value: of it.
     """
-    # adding 0 turns a rounded -0.0 into +0.0
-    return f"{round(value, 3) + 0.0:+.3f}"
+    # -0.0003 stays -0.000, so that the bounds of an interval show their side of 0; adding 0 turns -0.0 into 0.0
+    return f"{value + 0.0:+.3f}"
 
 
 def interval(of: Interval) -> str:

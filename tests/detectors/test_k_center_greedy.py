@@ -100,7 +100,7 @@ def test_chooses_the_points_of_stock_on_real_images(real_embedding: Tensor, rati
     assert _select(KCenterGreedy, real_embedding, ratio) == _select(StockKCenterGreedy, real_embedding, ratio)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     n_points=st.integers(1, 80),
     width=st.integers(1, 12),
@@ -164,7 +164,7 @@ def test_a_ratio_that_leaves_no_point_is_an_error() -> None:
         KCenterGreedy(_normal(10, 4), 0.05)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1024])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_the_size_of_the_blocks_does_not_matter(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = _clusters(200, 32, 0.1)
     expected = _select(StockKCenterGreedy, embedding, 0.2)
@@ -196,8 +196,8 @@ def test_computes_a_fraction_of_the_distances(name: str, monkeypatch: pytest.Mon
 
 
 def test_is_faster_than_stock() -> None:
-    """Processor time of one thread, which does not depend on what else runs; the true factor is over ten."""
-    embedding = (_normal(8000, 40) * torch.logspace(0, -2, 40)) @ _normal(40, 152)
+    """Processor time of one thread, which does not depend on what else runs; the true factor is about seven."""
+    embedding = (_normal(15000, 40) * torch.logspace(0, -2, 40)) @ _normal(40, 152)
     times: dict[Sampler, list[float]] = {StockKCenterGreedy: [], KCenterGreedy: []}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

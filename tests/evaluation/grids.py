@@ -15,7 +15,6 @@ from PIL import Image
 
 from anomalib_spd.backbones import add, register
 
-
 LAYERS = ["blocks.1", "blocks.2"]
 
 

@@ -37,6 +37,7 @@ FAILED = Cell("base", "padim", "candle", 1)
 MISSING = Cell("SPD", "patchcore_0.01", "screw", 1)
 
 NORMAL, ANOMALOUS = 14, 10
+RESAMPLES = 100
 RESIZED, CROP = 64, 56
 
 

@@ -105,7 +105,10 @@ def test_a_cell_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ({"comparisons": [["a", "c"]]}, "'c'.* is none of the backbones: a, b"),
         ({"comparisons": [["a", "a"]]}, "expected pairs of two backbones"),
         ({"data": {}, "categories": {"one": None}}, "None.* is not the import path of a data module's class"),
-        ({"categories": {"one": {"class_path": "anomalib.data.Vissa"}}}, "'anomalib.data.Vissa' is not the import path"),
+        (
+            {"categories": {"one": {"class_path": "anomalib.data.Vissa"}}},
+            "'anomalib.data.Vissa' is not the import path",
+        ),
     ],
 )
 def test_what_is_not_a_grid_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -115,8 +118,8 @@ def test_what_is_not_a_grid_is_refused(tmp_path: Path, changes: dict[str, Any], 
 
 def test_arguments_are_checked_before_anything_runs(tmp_path: Path) -> None:
     detectors = {"PaDiM": {"class_path": "anomalib.models.Padim", "init_args": {"n_feature": 3}}}
-    with pytest.raises(ValueError, match="detectors: PaDiM: .*n_feature"):
+    with pytest.raises(ValueError, match=r"detectors: PaDiM: .*n_feature"):
         grid(tmp_path, detectors=detectors).check()
     data = {"class_path": "anomalib.data.Visa", "init_args": {"train_batch_size": "many"}}
-    with pytest.raises(ValueError, match="categories: one: .*train_batch_size"):
+    with pytest.raises(ValueError, match=r"categories: one: .*train_batch_size"):
         grid(tmp_path, data=data, categories={"one": None}).check()

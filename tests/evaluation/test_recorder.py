@@ -55,9 +55,7 @@ def test_areas_of_the_counted_pixels_are_those_of_the_pixels(scale: float, shift
     scores = recorded(found)
     maps = torch.cat([batch.anomaly_map for batch in found]).flatten().numpy()
     target = torch.cat([batch.gt_mask for batch in found]).flatten().numpy()
-    positive, negative = (
-        torch.from_numpy(counts.sum(0)) for counts in (scores.pixel_positive, scores.pixel_negative)
-    )
+    positive, negative = (torch.from_numpy(counts.sum(0)) for counts in (scores.pixel_positive, scores.pixel_negative))
     assert positive.sum() == target.sum()
     assert negative.sum() == (~target).sum()
     tolerance = 1e-2 if shift == 20.0 else 1e-3

@@ -119,7 +119,8 @@ def test_the_exit_status_tells_of_failed_cells(root: Path, tmp_path: Path) -> No
 
 def test_a_file_that_is_no_grid_is_told_in_a_line(root: Path, tmp_path: Path) -> None:
     file = write_config(tmp_path / "grid.yaml", config(root, seeds=[0, 0]))
-    ended = subprocess.run([*COMMAND, "--config", str(file)], capture_output=True, text=True, cwd=tmp_path)
+    command = [*COMMAND, "--config", str(file), "--results", str(tmp_path / "results")]
+    ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "error: seeds must name at least one, each once; got [0, 0]" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -110,10 +110,15 @@ def test_of_few_images_none_is_shown_twice(
     found: Findings, images: int, places: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Result.scores
-    few = slice(0, NORMAL + images)
-    monkeypatch.setattr(
-        Result, "scores", lambda self: replace(whole(self), **{k: v[few] for k, v in vars(whole(self)).items()})
-    )
+
+    def first(result: Result) -> Scores:
+        scores = vars(whole(result))
+        of_images = {
+            name: array[: NORMAL + images] for name, array in scores.items() if len(array) == len(scores["image_label"])
+        }
+        return Scores(**scores | of_images)
+
+    monkeypatch.setattr(Result, "scores", first)
     bottle = sheet.sheets(found, PAIR, "patchcore_0.01")[0]
     assert [picture.place for picture in bottle.pictures] == places
     assert len({picture.name for picture in bottle.pictures}) == images

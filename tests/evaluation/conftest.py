@@ -1,0 +1,41 @@
+"""A report of invented results, written once for all that reads it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from anomalib_spd.evaluation import report
+from anomalib_spd.evaluation.report import write_report
+
+from .synthetic import RESAMPLES, SMALL, write_results
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_results(tmp_path_factory.mktemp("report") / "results")
+
+
+@pytest.fixture(scope="session")
+def written(results: Path) -> Path:
+    folder = results / "report"
+    write_report(results, folder, resamples=RESAMPLES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def markdown(written: Path) -> str:
+    return (written / report.TEXT).read_text()
+
+
+@pytest.fixture(scope="session")
+def page(written: Path) -> str:
+    return (written / report.PAGE).read_text()
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two cells, whose photographs are gone."""
+    folder = write_results(tmp_path_factory.mktemp("small") / "results", SMALL)
+    shutil.rmtree(folder / "images")
+    return folder

@@ -1,0 +1,114 @@
+"""A cell is the run that its user would have started by hand."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import Folder, Visa
+from anomalib.engine import Engine
+from anomalib.metrics import Evaluator
+from anomalib.models import Padim, Patchcore
+from lightning.pytorch import seed_everything
+
+from anomalib_spd.evaluation import cell
+from anomalib_spd.evaluation.features import SharedFeatures
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.metrics import AUROC, AUPR_step
+from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.pre_processing import BackbonePreProcessor
+
+from .grids import LAYERS, draw_images, tiny_grid, tiny_shelf
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cell")
+    draw_images(folder, "one")
+    draw_images(folder, "two", masks=False)
+    with tiny_shelf(folder):
+        yield folder
+
+
+def plan(root: Path, detector: str) -> cell.Plan:
+    grid = Grid(**tiny_grid(root))
+    model, data = grid.model_config("a", detector), grid.data_config("one")
+    data["init_args"].update(train_batch_size=1, eval_batch_size=1)
+    return cell.Plan(Cell("a", detector, "one", 3), model, data, accelerator="cpu")
+
+
+@pytest.mark.parametrize(
+    ("detector", "stock", "arguments"),
+    [("PaDiM", Padim, {"n_features": 10}), ("PatchCore 0.1", Patchcore, {"coreset_sampling_ratio": 0.1})],
+)
+def test_figures_are_those_of_stock_anomalib(
+    root: Path, tmp_path: Path, detector: str, stock: Any, arguments: dict[str, Any]
+) -> None:
+    record, scores = cell.run(plan(root, detector), SharedFeatures("tiny_a", LAYERS))
+    assert record["features_shared"]
+
+    torch.manual_seed(99)
+    # one image at a time, as shared features pass the network: in company they differ in the last digits, and so may ties
+    data = Visa(root, category="one", num_workers=0, train_batch_size=1, eval_batch_size=1)
+    seed_everything(3, workers=True)
+    metrics = [
+        AUROC(["pred_score", "gt_label"], prefix="image_"),
+        AUROC(["anomaly_map", "gt_mask"], prefix="pixel_"),
+        AUPR_step(["anomaly_map", "gt_mask"], prefix="pixel_"),
+    ]
+    model = stock(
+        backbone="tiny_a",
+        layers=LAYERS,
+        **arguments,
+        pre_processor=BackbonePreProcessor((80, 80), (64, 64)),
+        post_processor=False,
+        evaluator=Evaluator(test_metrics=metrics),
+        visualizer=False,
+    )
+    # the rest as it comes, but for validation, which would draw a random number before the coreset does
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", limit_val_batches=0)
+    (figures,) = engine.train(model, datamodule=data)
+    assert figures == pytest.approx({name: record["metrics"][name] for name in figures}, abs=1e-6)
+    assert len(scores.image_label) == 9
+
+
+def test_the_checksum_of_files_tells_lists_apart_but_not_places(root: Path, tmp_path: Path) -> None:
+    def checksum(folder: Path) -> str:
+        data = Visa(folder, category="one", num_workers=0)
+        data.setup()
+        return cell.files_sha256(data)
+
+    there = checksum(root)
+    for name in ("same", "less", "other"):
+        shutil.copytree(root / "visa_pytorch", tmp_path / name / "visa_pytorch")
+    assert checksum(tmp_path / "same") == there
+    (tmp_path / "less/visa_pytorch/one/train/good/000.JPG").unlink()
+    assert checksum(tmp_path / "less") != there
+    with (tmp_path / "other/visa_pytorch/one/test/good/000.JPG").open("ab") as file:
+        file.write(b"\0")
+    assert checksum(tmp_path / "other") != there
+
+
+def test_masks_are_found_where_there_are_any(root: Path) -> None:
+    data = Visa(root, category="one", num_workers=0)
+    data.setup()
+    assert cell.has_masks(data)
+    two = root / "visa_pytorch" / "two"
+    data = Folder("two", "train/good", two, "test/bad", "test/good", num_workers=0)
+    data.setup()
+    assert not cell.has_masks(data)
+
+
+def test_a_failure_tells_what_was_tried(root: Path) -> None:
+    try:
+        raise ValueError("no such thing")
+    except ValueError as error:
+        record = cell.failure(plan(root, "PaDiM"), error)
+    assert record["status"] == "failed"
+    assert record["error"]["type"] == "ValueError"
+    assert record["error"]["message"] == "no such thing"
+    assert "test_cell.py" in record["error"]["traceback"]
+    assert record["config"]["model"]["init_args"]["backbone"] == "tiny_a"
+    assert record["metrics"] == {}

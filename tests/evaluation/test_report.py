@@ -1,0 +1,290 @@
+"""The report says what is on record."""
+
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+
+from anomalib_spd.evaluation import findings, report, report_command
+from anomalib_spd.evaluation.report import write_report
+from anomalib_spd.evaluation.results import Result
+from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.evaluation.tables import METRICS, interval, signed
+
+from .synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
+
+DETECTORS, CATEGORIES, BACKBONES = (list(GRID[axis]) for axis in ("detectors", "categories", "backbones"))
+
+Tables = dict[str, list[list[str]]]
+
+
+@pytest.fixture(scope="module")
+def records(results: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """The records that were measured, of all seeds, read without our code."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for path in sorted(results.rglob("cell.json")):
+        record = json.loads(path.read_text())
+        if record["status"] == "done":
+            cell = record["cell"]
+            found.setdefault((cell["detector"], cell["category"], cell["backbone"]), []).append(record)
+    return found
+
+
+def tables(markdown: str) -> Tables:
+    """Rows of the first table after each heading, with its head."""
+    found: Tables = {}
+    for section in re.split(r"^#+ ", markdown, flags=re.MULTILINE)[1:]:
+        title, *lines = section.splitlines()
+        rows: list[list[str]] = []
+        for line in lines:
+            if line.startswith("|"):
+                rows.append([field.strip() for field in re.split(r"(?<!\\)\|", line)[1:-1]])
+            elif rows:
+                break
+        found[title] = [rows[0], *rows[2:]] if rows else []
+    return found
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def test_the_table_of_results_has_mean_and_deviation_of_the_records(
+    markdown: str, records: dict[tuple[str, str, str], list[dict[str, Any]]]
+) -> None:
+    for detector in DETECTORS:
+        head, *rows = tables(markdown)[detector]
+        assert head == ["category", "backbone", "seeds", *METRICS.values()]
+        by_label = {(row[0], row[1]): row[2:] for row in rows}
+        for category in CATEGORIES:
+            for backbone in BACKBONES:
+                of_seeds = [record["metrics"] for record in records[detector, category, backbone]]
+                expected = [spread([of[metric] for of in of_seeds if metric in of]) for metric in METRICS]
+                assert by_label[category, backbone] == [str(len(of_seeds)), *expected]
+                assert (expected[-1] == "-") == (category == WITHOUT_MASKS)
+
+
+def test_means_say_over_how_many_categories_they_are(
+    markdown: str, records: dict[tuple[str, str, str], list[dict[str, Any]]]
+) -> None:
+    for detector in DETECTORS:
+        for backbone in BACKBONES:
+            label = "mean of 3 (pixel: 2)"
+            (row,) = [row for row in tables(markdown)[detector] if row[:2] == [label, backbone]]
+            for metric, text in zip(METRICS, row[3:], strict=True):
+                categories = [c for c in CATEGORIES if metric.startswith("image") or c != WITHOUT_MASKS]
+                of = {
+                    category: {r["cell"]["seed"]: r["metrics"][metric] for r in records[detector, category, backbone]}
+                    for category in categories
+                }
+                mean = statistics.fmean(statistics.fmean(seeds.values()) for seeds in of.values())
+                seeds = [seed for seed in GRID["seeds"] if all(seed in of[category] for category in categories)]
+                of_seeds = [statistics.fmean(of[category][seed] for category in categories) for seed in seeds]
+                deviation = f" ± {statistics.stdev(of_seeds):.3f}" if len(seeds) > 1 else ""
+                assert text == f"{mean:.3f}{deviation}"
+
+
+def test_a_mean_is_over_the_categories_that_every_backbone_has(tmp_path: Path) -> None:
+    grid = SMALL | {"categories": {"bottle": None, "candle": None}}
+    folder = write_results(tmp_path / "results", grid)
+    shutil.rmtree(folder / "cells" / "base" / "patchcore_0.01" / "candle")
+    write_report(folder, tmp_path / "report", resamples=20)
+    rows = tables((tmp_path / "report" / report.TEXT).read_text())["patchcore_0.01"]
+    bottle, mean = ({row[1]: row[3:] for row in rows if row[0] == label} for label in ("bottle", "mean of 1"))
+    assert bottle == mean
+    assert set(mean) == {"base", "SPD"}
+
+
+def test_differences_are_those_of_the_bootstrap_and_bold_where_0_is_excluded(results: Path, markdown: str) -> None:
+    found = findings.load(results)
+    bold, plain = 0, 0
+    for detector in DETECTORS:
+        head, *rows = tables(markdown)[f"{detector}: A minus B"]
+        assert head == ["category", "A minus B", "seeds", *(METRICS[metric] for metric in BOOTSTRAPPED)]
+        assert [row[0] for row in rows] == [*CATEGORIES, "mean of 3 (pixel: 2)"]
+        for row, category in zip(rows, [*CATEGORIES, None], strict=True):
+            assert row[1] == "SPD minus base"
+            for metric, text in zip(BOOTSTRAPPED, row[3:], strict=True):
+                a, b = (matched(found, backbone, detector, category, metric) for backbone in ("SPD", "base"))
+                if not a:
+                    assert text == "-"
+                    continue
+                it = difference(a, b, metric, RESAMPLES)
+                expected = f"{it.value:+.3f} [{it.low:+.3f}, {it.high:+.3f}]"
+                excludes = it.low > 0 or it.high < 0
+                assert text == (f"**{expected}**" if excludes else expected)
+                bold, plain = bold + excludes, plain + (not excludes)
+    assert bold > 5
+    assert plain > 5
+
+
+def test_the_bounds_of_an_interval_show_their_side_of_0() -> None:
+    assert interval(Interval(-0.004, -0.009, -0.0003)) == "[-0.009, -0.000]"
+    assert [signed(value) for value in (0.0, -0.0, 0.0123)] == ["+0.000", "+0.000", "+0.012"]
+
+
+def matched(found: findings.Findings, backbone: str, detector: str, category: str | None, metric: str) -> list[Result]:
+    """Results of a backbone, without the seeds that the other has none of."""
+    lost = {(cell.detector, cell.category, cell.seed) for cell in (FAILED, MISSING)}
+    return [
+        result
+        for result in found.results.values()
+        if (result.cell.backbone, result.cell.detector) == (backbone, detector)
+        and category in (None, result.cell.category)
+        and metric in result.record["metrics"]
+        and (detector, result.cell.category, result.cell.seed) not in lost
+    ]
+
+
+def test_the_verdict_counts_the_means_whose_intervals_exclude_0(markdown: str, page: str) -> None:
+    counted = {"above": 0, "below": 0, "undecided": 0}
+    for detector in DETECTORS:
+        head, *_, mean = tables(markdown)[f"{detector}: A minus B"]
+        for title, text in zip(head, mean, strict=True):
+            if "trapezoid" not in title and "AU-" in title:
+                counted["undecided" if "**" not in text else "above" if text.startswith("**+") else "below"] += 1
+    assert sum(counted.values()) == 8
+    assert (
+        f"of 8 mean differences, {counted['above']} are above 0 with their whole interval, {counted['below']} below, and "
+        f"{counted['undecided']} undecided"
+    ) in markdown
+    assert re.findall(r"<b>(\d+)</b>", page)[:3] == [str(count) for count in counted.values()]
+
+
+def test_what_intervals_leave_out_is_said(markdown: str, page: str) -> None:
+    intervals = sum(
+        text not in {"", "-"}
+        for detector in DETECTORS
+        for row in tables(markdown)[f"{detector}: A minus B"][1:]
+        for text in row[3:]
+    )
+    for text in (markdown, page):
+        assert "They do not cover another training of a backbone" in text
+        assert f"This report has {intervals} such intervals: were there no difference at all, about 1 in 20" in text
+        assert "no figures of a whole data set" in text
+
+
+def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str) -> None:
+    section = markdown[markdown.index("patchcore_0.01: beside the papers") :]
+    section = section[: section.index("patchcore_0.01: curves")]
+    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    screw = next(row for row in rows if row[0] == "screw")
+    assert screw[-3:] == ["0.848", "0.949", "0.871"]
+    assert screw[2] == tables(markdown)["patchcore_0.01"][4][3]
+    candle = next(row for row in rows if row[0] == "candle")
+    assert candle[-3:] == ["0.909", "0.984", "0.956"]
+    averages = [row for row in rows if row[0] == "all of MVTec AD, as printed"]
+    assert [row[1:] for row in averages] == [
+        ["-", "-", "0.960", "0.981", "0.980"],
+        ["-", "-", "0.959 [1]", "0.972", "0.970 [2]"],
+    ]
+    assert "[2] printed 0.970, the mean of the rows is 0.9693" in section
+    mean = next(row for row in rows if row[0] == "mean of 2")
+    ours = [float(row[1].split()[0]) for row in rows[2:4]]
+    assert float(mean[1]) == pytest.approx(np.mean(ours), abs=0.001)
+    theirs = [(0.848 + 1) / 2, (0.949 + 1) / 2, (0.871 + 0.999) / 2]
+    assert [float(text) for text in mean[-3:]] == pytest.approx(theirs, abs=0.0006)
+
+
+def test_circumstances_are_told(markdown: str, page: str) -> None:
+    assert "22 of 24 cells measured, 1 failed, 1 missing" in markdown
+    assert "| base / padim / candle / seed 1 | OutOfMemoryError | no memory for \\|a bank\\| of 10 GiB |" in markdown
+    assert f"- {MISSING}" in markdown
+    assert (
+        "images 64 x 64 px; centre crop 56 x 56 px; anomaly map 56 x 56 px; coreset 0.01; on cpu; 2 threads" in markdown
+    )
+    assert "| patchcore_0.01 | SPD | 5 | 12.4 | 4.8 | 200 | 1.50 |" in markdown
+    words = re.sub(r"<[^>]*>", " ", page)
+    for text in ("1 missing", "OutOfMemoryError", str(MISSING), "torch 2.14.0", f"{b'spd'.hex():0>64}"):
+        assert text in markdown
+        assert text in words
+
+
+def test_titles_are_text_and_no_markup(markdown: str, page: str) -> None:
+    assert "# Synthetic: SPD \\<against\\> base" in markdown
+    assert "<h1>Synthetic: SPD &lt;against&gt; base</h1>" in page
+
+
+def test_every_plot_of_the_markdown_is_there_and_no_other(written: Path, markdown: str) -> None:
+    linked = {unquote(path) for path in re.findall(r"!\[.*?\]\((.*?)\)", markdown)}
+    assert linked == {path.relative_to(written).as_posix() for path in (written / "plots").rglob("*") if path.is_file()}
+    assert len(linked) == 1 + len(DETECTORS) * (1 + len(CATEGORIES))
+    for path in linked:
+        assert ElementTree.parse(written / path).getroot().tag.endswith("svg")
+
+
+def test_of_one_backbone_there_is_no_verdict(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "results")
+    grid = SMALL | {"backbones": {"SPD": "efficientnet_lite0_spd"}}
+    (tmp_path / "results" / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
+    write_report(tmp_path / "results", tmp_path / "report")
+    markdown = (tmp_path / "report" / report.TEXT).read_text()
+    _, row = tables(markdown)["patchcore_0.01"]
+    assert row[:3] == ["bottle", "SPD", "1"]
+    assert "Verdict" not in markdown
+    assert "minus" not in markdown
+
+
+def test_an_earlier_report_is_replaced(small: Path, tmp_path: Path) -> None:
+    write_report(small, tmp_path, resamples=20)
+    stale = tmp_path / "plots" / "curves" / "patchcore_0.01" / "gone.svg"
+    stale.write_text("of a category that is no more")
+    (tmp_path / "note.txt").write_text("mine")
+    before = (tmp_path / report.PAGE).read_text()
+    write_report(small, tmp_path, resamples=20)
+    assert not stale.exists()
+    assert (tmp_path / "note.txt").read_text() == "mine"
+    assert (tmp_path / report.PAGE).read_text() == before
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "report.html", "report.md"])
+def test_a_foreign_folder_is_left_alone(
+    small: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("<html>mine</html>")
+    assert report_command.run([str(small), "--output", str(tmp_path)]) == 1
+    assert f"error: {tmp_path} is neither empty nor an earlier report" in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "<html>mine</html>"}
+
+
+def test_a_file_is_no_folder(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert report_command.run([str(small), "--output", str(tmp_path / "file")]) == 1
+    assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_the_command_writes_beside_the_results(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(report_command, "write_report", lambda *args, **kwargs: asked.append((args, kwargs)))
+    assert report_command.run([str(small)]) == 0
+    assert report_command.run([str(small), "--output", "elsewhere", "--without-images"]) == 0
+    assert asked == [
+        ((small, small / "report"), {"images": True}),
+        ((small, Path("elsewhere")), {"images": False}),
+    ]
+    assert capsys.readouterr().out.splitlines()[0] == f"Wrote {small / 'report' / 'report.html'}"
+
+
+def test_what_is_no_folder_of_results_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_command.run([str(tmp_path)]) == 1
+    assert "it has no grid.yaml: give the one of 'anomalib-spd benchmark'" in capsys.readouterr().err
+    (tmp_path / "grid.yaml").write_text("colours: 3")
+    assert report_command.run([str(tmp_path)]) == 1
+    assert "is not the configuration of a grid" in capsys.readouterr().err
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(SMALL))
+    assert report_command.run([str(tmp_path)]) == 1
+    assert "was measured, 0 failed: run the benchmark first" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
