@@ -46,6 +46,8 @@ def main(args: Sequence[str] | None = None) -> int:
         "report": report,
     }
     if command in own:
+        # anomalib's import of its own parts, of no use to who runs a command
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
         return own[command](rest)
     from anomalib.cli.cli import AnomalibCLI
     from anomalib.loggers import configure_logger

@@ -94,8 +94,8 @@ class Ray:
 
 def _start() -> None:
     """End this process when the one that started it is killed: another start of the grid must not meet it."""
-    # anomalib's import warns of its own doings; the parent has shown it once
-    warnings.simplefilter("ignore", FutureWarning)
+    # anomalib's import of its own parts
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

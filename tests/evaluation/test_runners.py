@@ -19,7 +19,6 @@ from anomalib_spd.evaluation.results import Cell, read
 from anomalib_spd.evaluation.runners import Processes, Ray
 
 from .grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
-from .losing import exit_at_once
 
 COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())", "benchmark"]
 
@@ -128,13 +127,17 @@ def test_a_file_that_is_no_grid_is_told_in_a_line(root: Path, tmp_path: Path) ->
 
 
 def test_ray_gives_the_same_figures(root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the optional extra [ray] is not installed")
+    ray = pytest.importorskip("ray", reason="the optional extra [ray] is not installed")
+
+    def exit_at_once() -> None:
+        os._exit(9)
+
     runner = Ray(workers=2, threads=1)
     try:
         outcome = benchmark.run(Grid(**config(root)), tmp_path, runner, accelerator="cpu")
         assert (outcome.measured, outcome.failed) == (4, [])
         lost = runner.submit(exit_at_once)
-        assert lost.exception(timeout=120) is not None
+        assert isinstance(lost.exception(timeout=120), ray.exceptions.WorkerCrashedError)
     finally:
         runner.close()
     found = figures(tmp_path)
