@@ -33,6 +33,17 @@ def test_shipped_files_are_grids(path: Path) -> None:
         assert again.data_config(cell.category) == shipped.data_config(cell.category)
 
 
+def test_the_grid_of_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    (block,) = (block for block in readme.split("```yaml\n")[1:] if block.startswith("backbones:"))
+    path = tmp_path / "grid.yaml"
+    path.write_text(block.partition("```")[0])
+    options = _parser().parse_args(["--config", str(path)])
+    grid = Grid(**{name: options[name] for name in Grid.__dataclass_fields__})
+    grid.check()
+    assert len(grid.cells()) == 12
+
+
 def test_shipped_grids_are_those_of_the_papers() -> None:
     sizes = {}
     for path in SHIPPED:
