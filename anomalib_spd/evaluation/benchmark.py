@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -157,12 +158,13 @@ def measure(results: Path, group: Sequence[one_cell.Plan]) -> None:
         group: their plans.
     """
     shared: SharedFeatures | None = None
-    for plan in group:
+    for place, plan in enumerate(group):
         folder = plan.cell.folder(results)
         folder.mkdir(parents=True, exist_ok=True)
         with _output_to(folder / LOG):
+            if place == 0:
+                shared = _shared(group)
             try:
-                shared = shared or _shared(group)
                 record, scores = one_cell.run(plan, shared)
             except Exception as error:
                 write(results, plan.cell, one_cell.failure(plan, error), None)
@@ -271,15 +273,29 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def _shared(group: Sequence[one_cell.Plan]) -> SharedFeatures | None:
-    """Features at all layers that the detectors of a group read, where these are levels of timm's pyramid."""
+    """Features at all layers that the detectors of a group read, where these are levels of timm's pyramid.
+
+    Without them every detector computes its own, or fails by itself.
+    """
     backbone = group[0].model["init_args"]["backbone"]
     layers: set[str] = set()
     for config in {plan.cell.detector: plan.model for plan in group}.values():
-        extractor = getattr(build_model(config).model, "feature_extractor", None)
-        layers.update(getattr(extractor, "layers", ()))
-    pyramid: Any = timm.create_model(backbone, features_only=True)
-    in_order = [layer for layer in pyramid.feature_info.module_name() if layer in layers]
-    return SharedFeatures(backbone, in_order) if in_order else None
+        with _told():
+            layers.update(getattr(build_model(config).model.feature_extractor, "layers", ()))
+    with _told():
+        pyramid: Any = timm.create_model(backbone, features_only=True)
+        if in_order := [layer for layer in pyramid.feature_info.module_name() if layer in layers]:
+            return SharedFeatures(backbone, in_order)
+    return None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """An error is in the log, and no more."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
 
 
 def _weights(backbone: str) -> tuple[str | None, str | None]:

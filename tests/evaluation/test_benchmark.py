@@ -110,6 +110,26 @@ def test_a_failing_cell_is_on_record_and_the_rest_goes_on(root: Path, tmp_path: 
     assert "Traceback" in error["traceback"]
 
 
+def test_a_detector_that_cannot_be_built_does_not_keep_others_from_it(
+    root: Path, measured: tuple[Path, dict[Cell, Result]], tmp_path: Path
+) -> None:
+    good = tiny_grid(root)["detectors"]["PaDiM"]
+    too_many = {**good, "init_args": {**good["init_args"], "n_features": 10_000}}
+    outcome, cells = measure(
+        root,
+        tmp_path,
+        backbones={"a": "tiny_a"},
+        detectors={"too many": too_many, "PaDiM": good},
+        seeds=[0],
+        categories={"one": None},
+    )
+    assert outcome.measured == 1
+    assert "found 10000" in cells[Cell("a", "too many", "one", 0)].record["error"]["message"]
+    cell = Cell("a", "PaDiM", "one", 0)
+    assert cells[cell].record["features_shared"]
+    assert cells[cell].metrics == measured[1][cell].metrics
+
+
 def test_failed_cells_are_tried_again(root: Path, tmp_path: Path) -> None:
     grid = {"backbones": {"late": "tiny_late"}, "seeds": [0], "categories": {"one": None}}
     outcome, _ = measure(root, tmp_path, **grid)
