@@ -1,5 +1,5 @@
 # make demo: install into .venv and run the shipped PatchCore configuration on the embedded sample
-# make test: the same for the tests
+# make test: the same for the tests; those that take minutes each: make test-slow
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 # torch asks Linux for large pages; without them a CPU spends most of a large batch in page faults
 export THP_MEM_ALLOC_ENABLE ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 # the marker is renewed whenever the metadata changes, so both targets install once
 $(INSTALLED): setup.cfg pyproject.toml
@@ -24,7 +24,10 @@ demo: $(INSTALLED)
 	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -159,3 +159,14 @@ assert "anomalib_spd" not in sys.modules
 print(tuple(extractor(torch.rand(1, 3, 64, 64))["blocks.2"].shape))
 """
     assert "(1, 40, 8, 8)" in run("-c", code)
+
+
+def test_a_shipped_grid_and_its_report(run: Run, home: Path) -> None:
+    # one category and seed of it
+    smaller = ("--categories", "{brick: {init_args: {texture: brick}}}", "--seeds", "[0]", "--accelerator", "cpu")
+    printed = run(*ANOMALIB_SPD, "benchmark", "--config", str(REPOSITORY / "configs/benchmark/quick.yaml"), *smaller)
+    assert "4 cells measured, 0 on record before, 0 failed" in printed
+    run(*ANOMALIB_SPD, "report", "results/benchmark/quick")
+    report = home / "results" / "benchmark" / "quick" / "report"
+    assert "4 of 4 cells measured" in (report / "report.md").read_text()
+    assert "data:image/jpeg" in (report / "report.html").read_text()

@@ -47,6 +47,7 @@ def expected(root: Path) -> dict[Cell, dict[str, float]]:
     return figures(root / "expected")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_where_it_stopped(
     root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def _alive(session: int) -> bool:
     return subprocess.run(["pgrep", "--session", str(session)], capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_process_is_on_record_and_the_rest_goes_on(
     root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_file_that_is_no_grid_is_told_in_a_line(root: Path, tmp_path: Path) ->
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_figures(root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="the optional extra [ray] is not installed")
 
