@@ -13,11 +13,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from .areas import aupr_step
 from .findings import Findings, Pair
-from .plots import rates
 from .results import FALSE_POSITIVE_RATES, Result, Scores
 
 COLOURS = "inferno"
@@ -103,7 +104,8 @@ def ranking(scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.float64], boo
     chosen = np.flatnonzero(scores.image_label & (scores.pixel_positive.sum(1) > 0))
     by_pixels = bool(len(chosen))
     if by_pixels:
-        figures = np.array([_average_precision(scores.pixel_positive[i], scores.pixel_negative[i]) for i in chosen])
+        positive, negative = scores.pixel_positive[chosen], scores.pixel_negative[chosen]
+        figures = aupr_step(torch.from_numpy(positive), torch.from_numpy(negative)).numpy()
     else:
         chosen = np.flatnonzero(scores.image_label)
         normal = np.sort(scores.image_score[~scores.image_label])
@@ -139,11 +141,6 @@ def _sheet(a: Result, b: Result, images: bool) -> Sheet:
             )
         )
     return Sheet(a.cell.category, a.cell.seed, by_pixels, pictures)
-
-
-def _average_precision(positive: NDArray[np.int32], negative: NDArray[np.int32]) -> float:
-    _, recall, precision = rates(positive.astype(np.int64), negative.astype(np.int64))
-    return float(np.sum(np.diff(recall) * precision[1:]))
 
 
 def _heatmap(scores: Scores, index: int) -> str:
