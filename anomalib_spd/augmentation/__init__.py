@@ -1,6 +1,24 @@
 """Kornia transforms: an image batch in; the image batch and the mask of what changed out."""
 
+from .cut_paste import RandomCutPaste
+from .cut_paste_scar import RandomCutPasteScar
+from .cut_swap import RandomCutSwap
+from .cut_swap_scar import RandomCutSwapScar
 from .smooth_blend import RandomSmoothBlend
-from .views import anchor_view, supervised_view, weak_view
+from .torchvision_transform import TorchvisionTransform
+from .views import anchor_view, moco_v2_view, simclr_view, simsiam_view, supervised_view, weak_view
 
-__all__ = ["RandomSmoothBlend", "anchor_view", "supervised_view", "weak_view"]
+__all__ = [
+    "RandomCutPaste",
+    "RandomCutPasteScar",
+    "RandomCutSwap",
+    "RandomCutSwapScar",
+    "RandomSmoothBlend",
+    "TorchvisionTransform",
+    "anchor_view",
+    "moco_v2_view",
+    "simclr_view",
+    "simsiam_view",
+    "supervised_view",
+    "weak_view",
+]

@@ -1,25 +1,67 @@
 """What is random in the transforms, apart from what is done with it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
+#: a scar that is smaller, in pixels, could slip between the centers of pixels at some angle
+_LEAST_WIDTH, _LEAST_LENGTH = 1.5, 2.0
 
-class PatchPairGenerator(RandomGeneratorBase):
-    """Draws a patch of one size at two places, where it is cut and where it is pasted, both inside the image.
+Jitter = tuple[float, float, float, float]
 
-    The area is uniform in ``scale``, the aspect log-uniform in ``ratio`` so that lying and standing patches are equally
-    likely, the places are uniform.
+
+class _UniformGenerator(RandomGeneratorBase):
+    """Draws uniform numbers on the device it is moved to, always in float32 or wider.
+
+    Half precision would leave holes in the places that can be drawn.
+    """
+
+    def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep nothing: numbers are drawn by ``torch.rand``."""
+
+    def set_rng_device_and_dtype(
+        self, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Draw on this device from now on, here and in the generators that this one is made of."""
+        super().set_rng_device_and_dtype(device, dtype)
+        for part in self.children():
+            if isinstance(part, RandomGeneratorBase):
+                part.set_rng_device_and_dtype(device, dtype)
+
+    def uniform(self, number: int, batch_shape: Sequence[int], same_on_batch: bool) -> Tensor:
+        """Return ``number`` draws in ``[0, 1)`` for each image, ``(number, B)``."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        drawn = 1 if same_on_batch else batch_shape[0]
+        return torch.rand(number, drawn, device=self.device, dtype=dtype).expand(number, batch_shape[0])
+
+
+def _check_range(name: str, value: tuple[float, float], what: str, limit: float = math.inf) -> None:
+    if not (len(value) == 2 and 0 < value[0] <= value[1] <= limit and value[1] < math.inf):
+        msg = f"`{name}` is a range of {what}. Got {value}."
+        raise ValueError(msg)
+
+
+def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * draw
+
+
+def _place(draw: Tensor, limit: int, size: Tensor) -> Tensor:
+    # the minimum is for a draw so near to 1 that the product rounds up to the first place outside
+    return torch.minimum((draw * (limit - size + 1)).floor().long(), limit - size)
+
+
+class BoxGenerator(_UniformGenerator):
+    """Draws the size of a patch: its area uniform, its aspect log-uniform, so that lying and standing are as likely.
 
     Args:
         scale: range of the patch's area as a share of the image's, within ``(0, 1]``.
         ratio: range of the patch's width over its height, positive.
 
     Returns:
-        ``heights``, ``widths``, ``source_ys``, ``source_xs``, ``target_ys``, ``target_xs``: int64 ``(B,)``, pixels;
-        ``ys`` and ``xs`` are the patch's first row and column.
+        ``heights``, ``widths``: int64 ``(B,)``, pixels.
 
     Raises:
         ValueError: where a range is not one, or out of bounds.
@@ -27,93 +69,186 @@ class PatchPairGenerator(RandomGeneratorBase):
 
     def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
         super().__init__()
-        if not 0 < scale[0] <= scale[1] <= 1:
-            msg = f"`scale` is a range of shares of the image's area within (0, 1]. Got {scale}."
-            raise ValueError(msg)
-        if not 0 < ratio[0] <= ratio[1] < math.inf:
-            msg = f"`ratio` is a range of positive width / height. Got {ratio}."
-            raise ValueError(msg)
+        _check_range("scale", scale, "shares of the image's area within (0, 1]", 1)
+        _check_range("ratio", ratio, "positive width / height")
         self.scale = scale
         self.ratio = ratio
 
     def __repr__(self) -> str:
         return f"scale={self.scale}, ratio={self.ratio}"
 
-    def largest_patch(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and the width that no patch on an image of this size exceeds, in pixels."""
+    def largest(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the height, the width and the area in pixels that no patch on an image of this size exceeds."""
         area = self.scale[1] * height * width
-        return (
-            min(height, math.ceil(math.sqrt(area / self.ratio[0]))),
-            min(width, math.ceil(math.sqrt(area * self.ratio[1]))),
-        )
-
-    def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Keep nothing: numbers are drawn on the device by ``torch.rand``, always in float32 or wider.
-
-        Half precision would leave holes in the places that can be drawn.
-        """
+        tallest = min(height, math.ceil(math.sqrt(area / self.ratio[0])))
+        widest = min(width, math.ceil(math.sqrt(area * self.ratio[1])))
+        # each side is rounded to the nearest pixel
+        return tallest, widest, min(tallest * widest, math.ceil(area + (tallest + widest) / 2 + 1))
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
-        batch_size, (height, width) = batch_shape[0], batch_shape[-2:]
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        uniform = torch.rand(6, 1 if same_on_batch else batch_size, device=self.device, dtype=dtype)
-        area_draw, ratio_draw, source_y, source_x, target_y, target_x = uniform.expand(6, batch_size)
-
-        area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area_draw) * (height * width)
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        ratio = torch.exp(low + (high - low) * ratio_draw)
-        heights = (area / ratio).sqrt().round().clamp(1, height)
-        widths = (area * ratio).sqrt().round().clamp(1, width)
-
-        def place(draw: Tensor, limit: int, size: Tensor) -> Tensor:
-            # the clamp is for a draw so near to 1 that the product rounds up to the first place outside
-            return torch.minimum((draw * (limit - size + 1)).floor(), limit - size).long()
-
+        height, width = batch_shape[-2:]
+        area_draw, ratio_draw = self.uniform(2, batch_shape, same_on_batch)
+        area = _between(self.scale, area_draw) * (height * width)
+        ratio = torch.exp(_between((math.log(self.ratio[0]), math.log(self.ratio[1])), ratio_draw))
         return {
-            "heights": heights.long(),
-            "widths": widths.long(),
-            "source_ys": place(source_y, height, heights),
-            "source_xs": place(source_x, width, widths),
-            "target_ys": place(target_y, height, heights),
-            "target_xs": place(target_x, width, widths),
+            "heights": (area / ratio).sqrt().round().clamp(1, height).long(),
+            "widths": (area * ratio).sqrt().round().clamp(1, width).long(),
         }
 
 
-class JitteredPatchGenerator(PatchPairGenerator):
-    """Draws a patch pair, and how the patch's colours change on the way.
+class ScarGenerator(_UniformGenerator):
+    """Draws two scars: thin upright boxes of one size, each with the angle by which the other's content is turned.
+
+    A scar lives in a square that holds it at any angle; the square is what is placed.
 
     Args:
-        scale: see :class:`PatchPairGenerator`.
-        ratio: see :class:`PatchPairGenerator`.
-        jitter: largest change of brightness, contrast and saturation (factors in ``[1 - v, 1 + v]``) and of hue (turns
-            in ``[-v, v]``).
+        width: range of the scar's width, as a share of the image's shorter side, within ``(0, 0.25]``.
+        length: range of the scar's length, likewise.
+        degrees: range of the angle, degrees, counter-clockwise as displayed.
 
     Returns:
-        those of :class:`PatchPairGenerator` and ``jitter``: float ``(B, 4)``, the three factors and the turn of hue.
+        ``scar_widths``, ``scar_lengths``: float ``(B,)``, pixels; ``angles``: float ``(B, 2)``, degrees;
+        ``heights``, ``widths``: int64 ``(B,)``, the side of the square, pixels.
 
     Raises:
         ValueError: where a range is not one, or out of bounds.
     """
 
     def __init__(
-        self, scale: tuple[float, float], ratio: tuple[float, float], jitter: tuple[float, float, float, float]
+        self, width: tuple[float, float], length: tuple[float, float], degrees: tuple[float, float]
     ) -> None:
-        super().__init__(scale, ratio)
-        if len(jitter) != 4 or min(jitter) < 0 or max(jitter[:3]) > 1 or jitter[3] > 0.5:
-            msg = f"`jitter` is brightness, contrast, saturation within [0, 1] and hue within [0, 0.5]. Got {jitter}."
+        super().__init__()
+        # two squares of up to half the image must fit side by side
+        _check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
+        _check_range("length", length, "shares of the image's shorter side within (0, 0.25]", 0.25)
+        if not (len(degrees) == 2 and -180 <= degrees[0] <= degrees[1] <= 180):
+            msg = f"`degrees` is a range within [-180, 180]. Got {degrees}."
             raise ValueError(msg)
-        self.jitter = tuple(jitter)
+        self.width = width
+        self.length = length
+        self.degrees = degrees
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()}, jitter={self.jitter}"
+        return f"width={self.width}, length={self.length}, degrees={self.degrees}"
+
+    def largest(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the height, the width and the area in pixels that no scar's square exceeds on such an image."""
+        shorter = min(height, width)
+        widest, longest = max(_LEAST_WIDTH, self.width[1] * shorter), max(_LEAST_LENGTH, self.length[1] * shorter)
+        side = min(shorter, math.ceil(math.hypot(widest, longest)))
+        return side, side, side * side
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
-        params = super().forward(batch_shape, same_on_batch)
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        draw = torch.rand(1 if same_on_batch else batch_shape[0], 4, device=self.device, dtype=dtype) * 2 - 1
-        center = torch.tensor([1.0, 1.0, 1.0, 0.0], device=self.device, dtype=dtype)
-        strength = torch.tensor(self.jitter, device=self.device, dtype=dtype)
-        params["jitter"] = (center + draw * strength).expand(batch_shape[0], 4)
+        shorter = min(batch_shape[-2:])
+        width_draw, length_draw, *angle_draws = self.uniform(4, batch_shape, same_on_batch)
+        widths = (_between(self.width, width_draw) * shorter).clamp(min=_LEAST_WIDTH)
+        lengths = (_between(self.length, length_draw) * shorter).clamp(min=_LEAST_LENGTH)
+        sides = torch.hypot(widths, lengths).ceil().clamp(max=self.largest(*batch_shape[-2:])[0]).long()
+        return {
+            "scar_widths": widths,
+            "scar_lengths": lengths,
+            "angles": _between(self.degrees, torch.stack(angle_draws, 1)),
+            "heights": sides,
+            "widths": sides,
+        }
+
+
+class TwoPlacesGenerator(_UniformGenerator):
+    """Draws a patch, and two places for it, independent of one another and uniform: where it is cut and where pasted.
+
+    Args:
+        size: draws the patch.
+
+    Returns:
+        those of ``size`` and ``source_ys``, ``source_xs``, ``target_ys``, ``target_xs``: int64 ``(B,)``, pixels, the
+        patch's first row and column.
+    """
+
+    def __init__(self, size: BoxGenerator | ScarGenerator) -> None:
+        super().__init__()
+        self.size = size
+
+    def __repr__(self) -> str:
+        return repr(self.size)
+
+    def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
+        """Draw for a batch of ``(B, C, H, W)``."""
+        params = self.size(batch_shape, same_on_batch)
+        height, width = batch_shape[-2:]
+        source_y, source_x, target_y, target_x = self.uniform(4, batch_shape, same_on_batch)
+        return params | {
+            "source_ys": _place(source_y, height, params["heights"]),
+            "source_xs": _place(source_x, width, params["widths"]),
+            "target_ys": _place(target_y, height, params["heights"]),
+            "target_xs": _place(target_x, width, params["widths"]),
+        }
+
+
+class JitteredGenerator(_UniformGenerator):
+    """Draws what another generator draws, and how the patch's colours change on the way.
+
+    Args:
+        patch: draws the patch and its places.
+        jitter: largest change of brightness, contrast and saturation (factors in ``[1 - v, 1 + v]``) and of hue (turns
+            in ``[-v, v]``).
+
+    Returns:
+        those of ``patch`` and ``jitter``: float ``(B, 4)``, the three factors and the turn of hue.
+
+    Raises:
+        ValueError: where a strength is out of bounds.
+    """
+
+    def __init__(self, patch: TwoPlacesGenerator, jitter: Jitter) -> None:
+        super().__init__()
+        if len(jitter) != 4 or min(jitter) < 0 or max(jitter[:3]) > 1 or jitter[3] > 0.5:
+            msg = f"`jitter` is brightness, contrast, saturation within [0, 1] and hue within [0, 0.5]. Got {jitter}."
+            raise ValueError(msg)
+        self.patch = patch
+        self.jitter = tuple(jitter)
+
+    def __repr__(self) -> str:
+        return f"{self.patch!r}, jitter={self.jitter}"
+
+    def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
+        """Draw for a batch of ``(B, C, H, W)``."""
+        params = self.patch(batch_shape, same_on_batch)
+        draw = self.uniform(4, batch_shape, same_on_batch)
+        factors = [center + strength * (2 * d - 1) for center, strength, d in zip((1, 1, 1, 0), self.jitter, draw, strict=True)]
+        params["jitter"] = torch.stack(factors, 1)
         return params
+
+
+class SwapGenerator(_UniformGenerator):
+    """Draws the size of two patches that change places, and in which order anchors are tried for them.
+
+    Args:
+        size: draws the patches' size.
+        tries: anchors that are drawn for the second patch.
+
+    Returns:
+        those of ``size``, with ``full_heights`` and ``full_widths`` in place of ``heights`` and ``widths``, as anchors
+        may leave less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float ``(B,)``, both in
+        ``[0, 1)``, what anchors and a random cluster are picked by.
+    """
+
+    def __init__(self, size: BoxGenerator | ScarGenerator, tries: int = 20) -> None:
+        super().__init__()
+        self.size = size
+        self.tries = tries
+
+    def __repr__(self) -> str:
+        return repr(self.size)
+
+    def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
+        """Draw for a batch of ``(B, C, H, W)``."""
+        params = self.size(batch_shape, same_on_batch)
+        cluster_draw, *anchor_draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
+        return params | {
+            "full_heights": params.pop("heights"),
+            "full_widths": params.pop("widths"),
+            "anchor_draws": torch.stack(anchor_draws, 1).unflatten(1, (self.tries + 1, 2)),
+            "cluster_draw": cluster_draw,
+        }

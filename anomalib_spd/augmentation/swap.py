@@ -1,0 +1,182 @@
+"""What the forms of CutSwap share: where the two patches lie, and how a container says where."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from kornia.augmentation import RandomTransplantation
+from kornia.constants import DataKey
+from kornia.geometry.keypoints import Keypoints
+from torch import Tensor
+
+from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_from_top, salient_region
+
+from .base import PatchAugmentation, on_device_of
+from .generators import BoxGenerator, ScarGenerator, SwapGenerator
+from .swap_places import swap_places
+
+Guide = Literal["saliency", "anchors"]
+
+
+class SwapAugmentation(PatchAugmentation, RandomTransplantation):
+    """A transform of two patches of one size that lie where a saliency map says.
+
+    Kornia's containers let a child see what comes with the images while it draws its parameters only where the child is
+    a ``RandomTransplantation``. That is the one reason for this base; nothing else of it is used.
+
+    Args:
+        size: draws the size of the patches.
+        clusters: see :class:`RandomCutSwap`, as the others.
+        cluster: see there.
+        top: see there.
+        guide: see there.
+        p: see there.
+        same_on_batch: see there.
+        keepdim: see there.
+
+    Raises:
+        ValueError: for arguments out of bounds.
+    """
+
+    def __init__(
+        self,
+        size: BoxGenerator | ScarGenerator,
+        clusters: int,
+        cluster: Choice,
+        top: int | None,
+        guide: Guide | None,
+        p: float,
+        same_on_batch: bool,
+        keepdim: bool,
+    ) -> None:
+        if clusters < 1 or (top is not None and top < 2):
+            msg = f"`clusters` is 1 or more, and `top` 2 pixels or more. Got {clusters} and {top}."
+            raise ValueError(msg)
+        for name, value, choices in (("cluster", cluster, get_args(Choice)), ("guide", guide, (None, *get_args(Guide)))):
+            if value not in choices:
+                msg = f"`{name}` is one of {choices}. Got {value!r}."
+                raise ValueError(msg)
+        flags = {"clusters": clusters, "cluster": cluster, "top": top, "guide": guide}
+        super().__init__(SwapGenerator(size), flags, p, same_on_batch, keepdim)
+        self.size = size
+
+    def forward(  # type: ignore[override]
+        self,
+        input: Tensor,
+        params: dict[str, Tensor] | None = None,
+        saliency: Tensor | None = None,
+        anchors: Tensor | None = None,
+        data_keys: Sequence[DataKey] = (),
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return the images with two of their patches swapped.
+
+        Args:
+            input: floating ``(B, C, H, W)`` or ``(C, H, W)``; from a container, a mask at times.
+            params: what was drawn before, to repeat it.
+            saliency: floating ``(B, 1, H, W)`` or ``(B, H, W)``, finite.
+            anchors: ``(B, T, 2)``, columns and rows of pixels, 2 at least.
+            data_keys: what ``input`` is; containers say so.
+            **kwargs: parameters and flags to override.
+
+        Raises:
+            ValueError: for a saliency map of another size than the image's, or anchors of another shape.
+            RuntimeError: for a saliency map with NaN.
+        """
+        if DataKey.MASK in data_keys:
+            params = self._params if params is None else params
+            # the map itself has come along only to be read
+            return input if input is params.get("saliency") else self.transform_masks(input, params, self.flags, **kwargs)
+        images = self.transform_tensor(input)
+        if params is None:
+            params = self.forward_parameters(images.shape)
+        if saliency is not None or anchors is not None or "source_ys" not in params:
+            # in place, as in Kornia's own: what a container has recorded is complete
+            params.update(self._places(images, on_device_of(images, params), saliency, anchors))
+        output: Tensor = PatchAugmentation.forward(self, input, params=params, **kwargs)
+        return output
+
+    def params_from_input(
+        self,
+        *input: Any,
+        data_keys: list[DataKey],
+        params: dict[str, Tensor],
+        extra_args: dict[DataKey, dict[str, Any]] | None = None,
+    ) -> dict[str, Tensor]:
+        """Complete the parameters by what a container hands over; the containers call this.
+
+        Raises:
+            ValueError: where the saliency map or the anchors that ``guide`` announces are missing.
+        """
+        key = {"saliency": DataKey.MASK, "anchors": DataKey.KEYPOINTS, None: None}[self.flags["guide"]]
+        if DataKey.INPUT not in data_keys or (key is None and "source_ys" in params):
+            return params
+        saliency = anchors = None
+        if key is not None:
+            if key not in data_keys:
+                names = [k.name.lower() for k in data_keys]
+                msg = f"guide={self.flags['guide']!r} takes a {key.name.lower()!r} among data_keys. Got {names}."
+                raise ValueError(msg)
+            given = input[data_keys.index(key)]
+            if key is DataKey.MASK:
+                saliency = params["saliency"] = given
+            else:
+                anchors = given.data if isinstance(given, Keypoints) else given
+        images = self.transform_tensor(input[data_keys.index(DataKey.INPUT)])
+        params.update(self._places(images, on_device_of(images, params), saliency, anchors))
+        return params
+
+    def transform_keypoint(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
+        """Return the keypoints: a swap moves pixels, not points."""
+        return input
+
+    def _places(
+        self, images: Tensor, params: dict[str, Tensor], saliency: Tensor | None, anchors: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return where the patches lie on images ``(B, C, H, W)``, and how large they are."""
+        batch, size = len(images), images.shape[-2:]
+        draws = params["anchor_draws"]
+        limits = torch.tensor(size, device=images.device)
+        if anchors is not None:
+            if anchors.dim() != 3 or anchors.shape[0] != batch or anchors.shape[1] < 2 or anchors.shape[2] != 2:
+                msg = f"Anchors are columns and rows (B, T, 2), 2 or more of {batch} images. Got {tuple(anchors.shape)}."
+                raise ValueError(msg)
+            pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), limits - 1)
+        elif saliency is not None:
+            pixels = self._salient_pixels(saliency.to(images.device), batch, size, draws, params["cluster_draw"])
+        else:
+            # all pixels are one cluster, k = 1
+            pixels = torch.minimum((draws * limits).long(), limits - 1)
+        return swap_places(pixels, params["full_heights"], params["full_widths"], size)
+
+    def _salient_pixels(
+        self, saliency: Tensor, batch: int, size: Sequence[int], draws: Tensor, cluster_draw: Tensor
+    ) -> Tensor:
+        """Return rows and columns int64 ``(B, T, 2)`` drawn from saliency maps."""
+        if saliency.numel() != batch * size[0] * size[1] or tuple(saliency.shape[-2:]) != tuple(size):
+            expected = f"({batch}, 1, {size[0]}, {size[1]})"
+            msg = f"One saliency map of an image's own size is taken, {expected}. Got {tuple(saliency.shape)}."
+            raise ValueError(msg)
+        if not saliency.is_floating_point():
+            msg = f"Saliency maps are floating. Got {saliency.dtype}."
+            raise TypeError(msg)
+        maps = saliency.reshape(batch, *size)
+        if self.flags["top"] is not None:
+            return draw_from_top(maps, self.flags["top"], draws)
+        region = salient_region(maps, self.flags["clusters"], self.flags["cluster"], cluster_draw)
+        return draw_from_region(maps, region, draws)
+
+
+class SwapBoxGenerator(BoxGenerator):
+    """Draws patches of which two fit side by side on any image, see :class:`BoxGenerator`.
+
+    Raises:
+        ValueError: also where patches may be larger than a quarter of the image.
+    """
+
+    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+        super().__init__(scale, ratio)
+        # one side is then at most half of the image's
+        if scale[1] > 0.25:
+            msg = f"Two patches fit side by side up to a quarter of the image each. Got `scale` {scale}."
+            raise ValueError(msg)

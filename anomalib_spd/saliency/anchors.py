@@ -1,0 +1,121 @@
+"""Where to cut: pixels drawn from the salient part of a saliency map."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .clustering import cluster, count_levels
+
+Choice = Literal["max", "min", "random"]
+
+#: levels that a map is rounded to before it is clustered
+_LEVELS = 256
+#: pixels that k-means looks at, about
+_SAMPLE = 128 * 128
+#: pixels of the second best definition of salient
+_TOP = 300
+
+
+class Region(NamedTuple):
+    """The pixels of saliency maps whose value is greater than ``above`` and not greater than ``up_to``.
+
+    Attributes:
+        above: float ``(B,)``.
+        up_to: float ``(B,)``.
+    """
+
+    above: Tensor
+    up_to: Tensor
+
+
+def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor) -> Region:
+    """Cluster saliency maps by value, and choose one cluster of each.
+
+    Source: CutSwap, "Anchor selection": k-means with k = 4, the cluster of the largest center; the other choices are
+    its ablations. Departure: k-means looks at 256 levels, and at every n-th row and column of a map of more than about
+    128 x 128 pixels; saliency maps are enlarged from fewer. Where a map is flat, all of it is salient; where a cluster
+    has fewer than 2 pixels, the 300 most salient are taken (ours).
+
+    Args:
+        saliency: floating ``(B, H, W)``, finite.
+        clusters: number of clusters.
+        choice: which cluster.
+        draw: float ``(B,)`` in ``[0, 1)``, picks the random one.
+
+    Returns:
+        the region, of 2 pixels at least.
+
+    Raises:
+        RuntimeError: for maps that are not finite.
+    """
+    height, width = saliency.shape[-2:]
+    stride = max(1, round((height * width / _SAMPLE) ** 0.5))
+    # the lower ends too: an enlarged map has its extremes at its border or in the middle of a cell
+    values, counts = levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
+    boundaries = cluster(levels, clusters).boundaries.to(values.dtype)
+    low, high = values[:, :1], values[:, -1:]
+    # clusters without pixels lie beyond the ends
+    edges = torch.cat([torch.full_like(low, -torch.inf), boundaries, torch.full_like(low, torch.inf)], 1)
+    if choice == "max":
+        number = (boundaries < high).sum(1, keepdim=True)
+    elif choice == "min":
+        number = torch.zeros_like(low).long()
+    else:
+        number = (draw[:, None] * clusters).long().clamp(max=clusters - 1)
+    above, up_to = edges.gather(1, number), edges.gather(1, number + 1)
+    margin = (high - low) / (2 * (_LEVELS - 1))
+    # pixels that are in for certain, whatever level they were rounded to
+    found = (counts * (values - margin > above) * (values + margin <= up_to)).sum(1, keepdim=True)
+    # as many as this sample stands for; the sum from the top, so the first level that suffices
+    from_top = counts.flip(1).cumsum(1).flip(1)
+    enough = (from_top * stride**2 >= min(_TOP, height * width)).sum(1, keepdim=True) - 1
+    top = values.gather(1, enough.clamp(min=0)) - 2 * margin
+    few = found < 2
+    above, up_to = torch.where(few, top, above), torch.where(few, torch.inf, up_to)
+    return Region(torch.where(high > low, above, -torch.inf)[:, 0], torch.where(high > low, up_to, torch.inf)[:, 0])
+
+
+def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
+    """Draw pixels uniformly from a region of saliency maps.
+
+    Args:
+        saliency: floating ``(B, H, W)``.
+        region: of 1 pixel at least.
+        draws: float ``(B, T, 2)`` in ``[0, 1)``.
+
+    Returns:
+        rows and columns, int64 ``(B, T, 2)``.
+    """
+    dtype = torch.promote_types(saliency.dtype, torch.float32)
+    inside = (saliency.to(dtype) > region.above[:, None, None].to(dtype)) & (
+        saliency.to(dtype) <= region.up_to[:, None, None].to(dtype)
+    )
+    # a row by its share of the pixels, then a pixel of the row
+    per_row = inside.view(torch.uint8).sum(2, dtype=torch.int32)
+    up_to_row = per_row.cumsum(1)
+    wanted = (draws[..., 0] * up_to_row[:, -1:]).floor().clamp(min=0)
+    row = torch.searchsorted(up_to_row.to(wanted.dtype), wanted.contiguous(), right=True)
+    row = row.clamp_(max=saliency.shape[1] - 1)
+    number = (draws[..., 1] * per_row.gather(1, row)).floor()
+    members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2]))
+    column = (members.cumsum(2) <= number[..., None]).sum(2).clamp_(max=saliency.shape[2] - 1)
+    return torch.stack([row, column], 2)
+
+
+def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
+    """Draw pixels uniformly from the most salient ones: CutSwap's ablation "saliency sorting".
+
+    Args:
+        saliency: floating ``(B, H, W)``.
+        number: how many pixels count as the most salient.
+        draws: float ``(B, T, 2)`` in ``[0, 1)``; the first of each pair is used.
+
+    Returns:
+        rows and columns, int64 ``(B, T, 2)``.
+    """
+    width = saliency.shape[2]
+    number = min(number, saliency[0].numel())
+    top = saliency.flatten(1).topk(number, dim=1).indices
+    pixel = top.gather(1, (draws[..., 0] * number).long().clamp_(max=number - 1))
+    return torch.stack([pixel.div(width, rounding_mode="floor"), pixel % width], 2)
