@@ -16,7 +16,7 @@ _CHROMA = torch.eye(3, dtype=torch.float64) - _GREY
 _QUARTER_TURN = _TO_YIQ.inverse() @ torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64) @ _TO_YIQ
 
 
-def jitter_colors(patch: Tensor, jitter: Tensor, valid: Tensor) -> Tensor:
+def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     """Change brightness, contrast about the patch's mean grey, saturation and hue of patches, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
@@ -26,7 +26,7 @@ def jitter_colors(patch: Tensor, jitter: Tensor, valid: Tensor) -> Tensor:
     Args:
         patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3. Grey images know brightness and contrast only.
         jitter: float ``(B, 4)``, factors of brightness, contrast, saturation, and the turn of hue (1 is a full turn).
-        valid: bool ``(B, N)``, the pixels that count in the mean grey; one at least.
+        mean: floating ``(B, C, 1)``, the patch's mean colour.
 
     Returns:
         the patch in its new colours, of its shape and dtype.
@@ -38,17 +38,15 @@ def jitter_colors(patch: Tensor, jitter: Tensor, valid: Tensor) -> Tensor:
         msg = f"Colours are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {patch.shape[1]}."
         raise ValueError(msg)
     dtype = torch.promote_types(patch.dtype, torch.float32)
-    pixels, weight = patch.to(dtype), valid.to(dtype)
     brightness, contrast, saturation, hue = jitter.to(dtype).view(-1, 4, 1, 1).unbind(1)
-    # half precision would show: an autocast region around must not reach these products
-    with torch.autocast(patch.device.type, enabled=False):
-        mean = pixels @ (weight / weight.sum(1, keepdim=True))[:, :, None]
-        if patch.shape[1] == 3:
-            grey, chroma, quarter, luma = (m.to(pixels) for m in (_GREY, _CHROMA, _QUARTER_TURN, _LUMA))
-            angle = 2 * math.pi * hue
-            matrix = grey + saturation * (angle.cos() * chroma + angle.sin() * quarter)
-            shift = (1 - contrast) * brightness * (luma @ mean)[:, None]
-            jittered = torch.baddbmm(shift.expand(-1, 3, 1), contrast * brightness * matrix, pixels)
-        else:
-            jittered = contrast * brightness * pixels + (1 - contrast) * brightness * mean
-    return jittered.clamp(0, 1).to(patch.dtype)
+    mean = (1 - contrast) * brightness * mean
+    if patch.shape[1] == 1:
+        jittered = (contrast * brightness) * patch + mean
+    else:
+        grey, chroma, quarter, luma = (m.to(patch.device, dtype) for m in (_GREY, _CHROMA, _QUARTER_TURN, _LUMA))
+        angle = 2 * math.pi * hue
+        matrix = (contrast * brightness) * (grey + saturation * (angle.cos() * chroma + angle.sin() * quarter))
+        # half precision would show: an autocast region around must not reach this product
+        with torch.autocast(patch.device.type, enabled=False):
+            jittered = torch.bmm(matrix, patch.to(dtype)).add_((luma[:, None] * mean).sum(1, keepdim=True))
+    return jittered.clamp_(0, 1).to(patch.dtype)

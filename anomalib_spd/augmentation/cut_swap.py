@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
-from .patches import patches, read, unite, write
+from .patches import copy, once, Patch, patches, read, unite, write
 from .swap import Guide, SwapAugmentation, SwapBoxGenerator
 
 
@@ -78,21 +77,22 @@ class RandomCutSwap(SwapAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches swapped."""
-        source, target, valid = self._index(input, params)
-        pixels = read(input, torch.cat([source, target], 1))
-        return write(input, torch.cat([target, source], 1), pixels, torch.cat([valid, valid], 1))
+        output = copy(input)
+        patch, source, target = self._patch(input, params)
+        first, second = once(patch, read(input, source)), once(patch, read(input, target))
+        return write(write(output, target, first), source, second)
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with both patches."""
-        source, target, _ = self._index(input, params)
-        return unite(input, torch.cat([target, source], 1))
+        _, source, target = self._patch(input, params)
+        return unite(unite(copy(input), source), target)
 
-    def _index(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the index ``(B, N)`` of both patches, and what of it is no repetition."""
+    def _patch(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Patch, Tensor, Tensor]:
+        """Return the patches, and the index ``(B, N)`` of each of the two places."""
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
         patch = patches(params["heights"], params["widths"], self.size.largest(height, width)[2], (height, width))
         source = patch.at(params["source_ys"], params["source_xs"], width)
-        return source, patch.at(params["target_ys"], params["target_xs"], width), patch.valid
+        return patch, source, patch.at(params["target_ys"], params["target_xs"], width)

@@ -9,7 +9,7 @@ from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
 from .generators import ScarGenerator
-from .patches import read, unite, write
+from .patches import copy, once, read, unite, write
 from .scars import Scar, scars
 from .swap import Guide, SwapAugmentation
 
@@ -68,38 +68,32 @@ class RandomCutSwapScar(SwapAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their strips swapped."""
-        params = on_device_of(input, params)
-        width = input.shape[-1]
-        (first, second), index, inside = self._scars(input, params)
-        # what lies at the first place comes from the second, and the other way round
-        came_from = torch.cat(
-            [
-                first.source.at(params["target_ys"], params["target_xs"], width),
-                second.source.at(params["source_ys"], params["source_xs"], width),
-            ],
-            1,
-        )
-        pixels = read(input, torch.where(inside, came_from, index))
-        return write(input, index, pixels, torch.cat([first.square.valid, second.square.valid], 1))
+        output, pieces = copy(input), []
+        for place, other, scar in self._scars(input, on_device_of(input, params)):
+            index = scar.square.offsets + place
+            pixels = read(input, torch.where(scar.inside, scar.source + other, index))
+            pieces.append((index, once(scar.square, pixels)))
+        for index, pixels in pieces:
+            write(output, index, pixels)
+        return output
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with both strips."""
-        _, index, inside = self._scars(input, on_device_of(input, params))
-        return unite(input, index, inside)
+        both = self._scars(input, on_device_of(input, params))
+        output = copy(input)
+        for place, _, scar in both:
+            unite(output, scar.square.offsets + place, scar.inside)
+        return output
 
-    def _scars(self, input: Tensor, params: dict[str, Tensor]) -> tuple[tuple[Scar, Scar], Tensor, Tensor]:
-        """Return both scars, the index ``(B, N)`` of both squares, and what of it the scars cover."""
-        size = input.shape[-2:]
+    def _scars(self, input: Tensor, params: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, Scar]]:
+        """Return, for each of the two, where its square begins and the other's, int64 ``(B, 1)``, and the scar."""
+        height, width = input.shape[-2:]
         share = params["heights"] / params["full_heights"]
-        shrunk = params | {key: params[key] * share for key in ("scar_widths", "scar_lengths")}
-        first, second = (scars(shrunk, angles, self.size.largest(*size)[2], size) for angles in params["angles"].unbind(1))
-        index = torch.cat(
-            [
-                first.square.at(params["source_ys"], params["source_xs"], size[1]),
-                second.square.at(params["target_ys"], params["target_xs"], size[1]),
-            ],
-            1,
-        )
-        return (first, second), index, torch.cat([first.inside, second.inside], 1)
+        fitted = params | {key: params[key] * share for key in ("scar_widths", "scar_lengths")}
+        source = (params["source_ys"] * width + params["source_xs"])[:, None]
+        target = (params["target_ys"] * width + params["target_xs"])[:, None]
+        room = self.size.largest(height, width)[2]
+        first, second = (scars(fitted, angles, room, (height, width)) for angles in params["angles"].unbind(1))
+        return [(source, target, first), (target, source, second)]

@@ -48,11 +48,6 @@ def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * draw
 
 
-def _place(draw: Tensor, limit: int, size: Tensor) -> Tensor:
-    # the minimum is for a draw so near to 1 that the product rounds up to the first place outside
-    return torch.minimum((draw * (limit - size + 1)).floor().long(), limit - size)
-
-
 class BoxGenerator(_UniformGenerator):
     """Draws the size of a patch: its area uniform, its aspect log-uniform, so that lying and standing are as likely.
 
@@ -90,10 +85,11 @@ class BoxGenerator(_UniformGenerator):
         height, width = batch_shape[-2:]
         area_draw, ratio_draw = self.uniform(2, batch_shape, same_on_batch)
         area = _between(self.scale, area_draw) * (height * width)
-        ratio = torch.exp(_between((math.log(self.ratio[0]), math.log(self.ratio[1])), ratio_draw))
+        root = torch.exp(_between((math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2), ratio_draw))
+        side = area.sqrt()
         return {
-            "heights": (area / ratio).sqrt().round().clamp(1, height).long(),
-            "widths": (area * ratio).sqrt().round().clamp(1, width).long(),
+            "heights": (side / root).round().clamp(1, height).long(),
+            "widths": (side * root).round().clamp(1, width).long(),
         }
 
 
@@ -177,12 +173,16 @@ class TwoPlacesGenerator(_UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         params = self.size(batch_shape, same_on_batch)
         height, width = batch_shape[-2:]
-        source_y, source_x, target_y, target_x = self.uniform(4, batch_shape, same_on_batch)
+        # rows of two places, then their columns
+        last = torch.stack([height - params["heights"], width - params["widths"]])[:, None]
+        draws = self.uniform(4, batch_shape, same_on_batch).unflatten(0, (2, 2))
+        # the minimum is for a draw so near to 1 that the product rounds up to the first place outside
+        (source_ys, target_ys), (source_xs, target_xs) = torch.minimum((draws * (last + 1)).long(), last)
         return params | {
-            "source_ys": _place(source_y, height, params["heights"]),
-            "source_xs": _place(source_x, width, params["widths"]),
-            "target_ys": _place(target_y, height, params["heights"]),
-            "target_xs": _place(target_x, width, params["widths"]),
+            "source_ys": source_ys,
+            "source_xs": source_xs,
+            "target_ys": target_ys,
+            "target_xs": target_xs,
         }
 
 
@@ -216,8 +216,8 @@ class JitteredGenerator(_UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         params = self.patch(batch_shape, same_on_batch)
         draw = self.uniform(4, batch_shape, same_on_batch)
-        factors = [center + strength * (2 * d - 1) for center, strength, d in zip((1, 1, 1, 0), self.jitter, draw, strict=True)]
-        params["jitter"] = torch.stack(factors, 1)
+        strength, center = draw.new_tensor([self.jitter, (1, 1, 1, 0)])
+        params["jitter"] = center + (2 * draw.T - 1) * strength
         return params
 
 

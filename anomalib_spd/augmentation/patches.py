@@ -11,33 +11,45 @@ from torch import Tensor
 
 
 class Patch(NamedTuple):
-    """The pixels of patches of up to N pixels, row by row.
+    """Where the pixels of patches of up to N pixels lie, row by row.
 
     Attributes:
-        rows: float ``(B, N)``, counted from the patch's first row.
-        columns: float ``(B, N)``, counted from the patch's first column.
-        valid: bool ``(B, N)``, false for what is repeated.
+        offsets: int64 ``(B, N)``, from a patch's first pixel.
+        area: int64 ``(B, 1)``, pixels; what follows is repeated.
     """
 
-    rows: Tensor
-    columns: Tensor
-    valid: Tensor
+    offsets: Tensor
+    area: Tensor
 
     def at(self, ys: Tensor, xs: Tensor, image_width: int) -> Tensor:
-        """Return the index int64 ``(B, N)`` of the patch whose first pixel lies at row ``ys``, column ``xs``."""
-        offsets = torch.add(self.columns, self.rows, alpha=image_width).long()
-        return offsets.add_((ys * image_width + xs)[:, None])
+        """Return the index int64 ``(B, N)`` of the patches whose first pixels lie at rows ``ys``, columns ``xs``."""
+        return self.offsets + torch.add(xs, ys, alpha=image_width)[:, None]
+
+    def valid(self) -> Tensor:
+        """Return bool ``(B, N)``, false for what is repeated."""
+        return torch.arange(self.offsets.shape[1], device=self.offsets.device) < self.area
+
+    def mean(self, pixels: Tensor) -> Tensor:
+        """Return the mean ``(B, C, 1)`` of the patches' pixels ``(B, C, N)``."""
+        repeated = (self.offsets.shape[1] - self.area)[:, None]
+        return (pixels.sum(2, keepdim=True) - repeated * pixels[:, :, -1:]) / self.area[:, None]
 
 
 def patches(heights: Tensor, widths: Tensor, room: int, image_size: tuple[int, int]) -> Patch:
-    """Return the pixels of patches of ``heights`` and ``widths`` int64 ``(B,)``, at most ``room`` each."""
+    """Return the patches of ``heights`` and ``widths`` int64 ``(B,)``, of at most ``room`` pixels each."""
+    rows, pixel = rows_of(widths, room, image_size)
+    heights, widths = heights[:, None], widths[:, None]
+    # from row to row the image has so many pixels more than the patch
+    offsets = torch.addcmul(pixel, rows, (image_size[1] - widths).to(rows.dtype)).long()
+    return Patch(torch.minimum(offsets, (heights - 1) * image_size[1] + widths - 1), heights * widths)
+
+
+def rows_of(widths: Tensor, room: int, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the row of each pixel of patches so wide, float ``(B, room)``, and the pixel's number ``(room,)``."""
     # a float's quotient is many times faster than an integer's; in float32 it is exact up to 2^22 pixels
     dtype = torch.float32 if image_size[0] * image_size[1] < 2**22 else torch.float64
-    area, width = (heights * widths).to(dtype)[:, None], widths.to(dtype)[:, None]
-    number = torch.arange(room, device=heights.device, dtype=dtype)
-    pixel = torch.minimum(number, area - 1)
-    rows = ((pixel + 0.5) / width).floor_()
-    return Patch(rows, torch.addcmul(pixel, rows, width, value=-1), number < area)
+    number = torch.arange(room, device=widths.device, dtype=dtype)
+    return ((number + 0.5) / widths[:, None]).floor_(), number
 
 
 def read(images: Tensor, index: Tensor) -> Tensor:
@@ -45,19 +57,28 @@ def read(images: Tensor, index: Tensor) -> Tensor:
     return images.flatten(2).gather(2, index[:, None].expand(-1, images.shape[1], -1))
 
 
-def write(images: Tensor, index: Tensor, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return a copy of images ``(B, C, H, W)`` with pixels ``(B, C, N)`` at ``index`` ``(B, N)``.
+def once(patch: Patch, pixels: Tensor) -> Tensor:
+    """Return pixels ``(B, C, N)`` such that the one that is written repeatedly has its gradient once."""
+    return torch.where(patch.valid()[:, None], pixels, pixels.detach()) if pixels.requires_grad else pixels
 
-    ``valid`` ``(B, N)`` is false for what repeats another pixel.
+
+def copy(images: Tensor) -> Tensor:
+    """Return a copy of images ``(B, C, H, W)`` to write into.
+
+    Made before anything else is allocated, it comes to lie where that of the call before lay; otherwise a CPU spends
+    more time on fresh pages than on copying.
     """
-    if valid is not None and pixels.requires_grad:
-        # a pixel that is written several times has its gradient once
-        pixels = torch.where(valid[:, None], pixels, pixels.detach())
-    return images.flatten(2).scatter(2, index[:, None].expand(-1, images.shape[1], -1), pixels).view(images.shape)
+    return images.clone(memory_format=torch.contiguous_format)
 
 
-def unite(masks: Tensor, index: Tensor, changed: Tensor | None = None) -> Tensor:
-    """Return masks ``(B, C, H, W)`` that are at least 1 at ``index`` ``(B, N)``, where ``changed`` ``(B, N)`` holds."""
-    here = read(masks, index)
+def write(output: Tensor, index: Tensor, pixels: Tensor) -> Tensor:
+    """Put pixels ``(B, C, N)`` at index ``(B, N)`` of a copy of images ``(B, C, H, W)``, and return it."""
+    output.flatten(2).scatter_(2, index[:, None].expand(-1, output.shape[1], -1), pixels)
+    return output
+
+
+def unite(output: Tensor, index: Tensor, changed: Tensor | None = None) -> Tensor:
+    """Make a copy of masks ``(B, C, H, W)`` at least 1 at index ``(B, N)``, where bool ``(B, N)`` holds, and return it."""
+    here = read(output, index)
     least = here.new_ones(()) if changed is None else changed[:, None].to(here.dtype)
-    return write(masks, index, torch.maximum(here, least))
+    return write(output, index, torch.maximum(here, least))

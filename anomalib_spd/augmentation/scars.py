@@ -12,14 +12,20 @@ class Scar(NamedTuple):
     """The pixels of a square, and what of it a turned scar covers.
 
     Attributes:
-        square: the pixels of the square.
+        square: the square.
         inside: bool ``(B, N)``, whether the scar covers the pixel.
-        source: the pixel of an upright scar's square that lies there after the turn; right where ``inside``.
+        source: int64 ``(B, N)``, offset of the pixel of an upright scar's square that comes to lie there; right where
+            ``inside``.
     """
 
     square: Patch
     inside: Tensor
-    source: Patch
+    source: Tensor
+
+    def mean(self, pixels: Tensor) -> Tensor:
+        """Return the mean ``(B, C, 1)`` of the pixels ``(B, C, N)`` that the scar covers."""
+        weight = (self.inside & self.square.valid())[:, None].to(pixels.dtype)
+        return (pixels * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True)
 
 
 def scars(params: dict[str, Tensor], angles: Tensor, room: int, image_size: tuple[int, int]) -> Scar:
@@ -32,17 +38,19 @@ def scars(params: dict[str, Tensor], angles: Tensor, room: int, image_size: tupl
         image_size: height and width, pixels.
     """
     square = patches(params["heights"], params["widths"], room, image_size)
-    side = params["heights"].to(square.rows.dtype)[:, None]
-    angle = torch.deg2rad(angles).to(square.rows.dtype)[:, None]
-    y, x = square.rows + 0.5 - side / 2, square.columns + 0.5 - side / 2
+    row, column = square.offsets // image_size[1], square.offsets % image_size[1]
+    side = params["heights"][:, None]
+    half_width, half_length, angle = (
+        value[:, None] for value in (params["scar_widths"] / 2, params["scar_lengths"] / 2, torch.deg2rad(angles))
+    )
+    y, x = row + 0.5 - side / 2, column + 0.5 - side / 2
     # back from where a pixel lies to where it came from; y counts downwards
     across = angle.cos() * x - angle.sin() * y
     along = angle.sin() * x + angle.cos() * y
-    half_width, half_length = (params[key].to(y.dtype)[:, None] / 2 for key in ("scar_widths", "scar_lengths"))
     inside = (across >= -half_width) & (across < half_width) & (along >= -half_length) & (along < half_length)
 
     def pixel(offset: Tensor) -> Tensor:
         # the scar fits into its square at any angle, but for rounding
-        return torch.minimum((offset + side / 2).floor().clamp(min=0), side - 1)
+        return torch.minimum((offset + side / 2).floor().long().clamp(min=0), side - 1)
 
-    return Scar(square, inside, Patch(pixel(along), pixel(across), square.valid))
+    return Scar(square, inside, pixel(along) * image_size[1] + pixel(across))

@@ -9,7 +9,7 @@ from torch import Tensor
 from .base import PatchAugmentation, on_device_of
 from .color_jitter import jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from .patches import patches, read, unite, write
+from .patches import copy, patches, read, unite, write
 
 Halo = Literal["replicate", "literal", "masked"]
 
@@ -98,12 +98,13 @@ class RandomSmoothBlend(PatchAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the blended images ``(B, C, H, W)``."""
+        output = copy(input)
         params = on_device_of(input, params)
         size = input.shape[-2:]
         cut = patches(params["heights"], params["widths"], self.box.largest(*size)[2], size)
         patch = read(input, cut.at(params["source_ys"], params["source_xs"], size[1]))
         if self.jittered:
-            patch = jitter_colors(patch, params["jitter"], cut.valid)
+            patch = jitter_colors(patch, params["jitter"], cut.mean(patch))
 
         rows, columns = self._window(input, params, flags)
         index, alpha, inside = _index(rows, columns, size[1]), *_outline(rows, columns, params, flags, input.dtype)
@@ -115,7 +116,7 @@ class RandomSmoothBlend(PatchAugmentation):
         if flags["halo"] == "literal":
             foreground = foreground * inside
         # interpolation ends exactly at both ends and nowhere between leaves the range of the two
-        return write(input, index, torch.lerp(read(input, index), foreground, alpha))
+        return write(output, index, torch.lerp(read(input, index), foreground, alpha))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -124,7 +125,7 @@ class RandomSmoothBlend(PatchAugmentation):
         params = on_device_of(input, params)
         rows, columns = self._window(input, params, flags)
         alpha, _ = _outline(rows, columns, params, flags, torch.float32)
-        return unite(input, _index(rows, columns, input.shape[-1]), alpha[:, 0] > 0)
+        return unite(copy(input), _index(rows, columns, input.shape[-1]), alpha[:, 0] > 0)
 
     def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the rows ``(B, h)`` and columns ``(B, w)`` of a window that holds everything that changes.
