@@ -12,8 +12,10 @@ _TO_YIQ = torch.tensor(
 _LUMA = _TO_YIQ[0]
 _GREY = torch.ones(3, 1, dtype=torch.float64) * _LUMA
 _CHROMA = torch.eye(3, dtype=torch.float64) - _GREY
-#: turns chroma by a quarter, from red towards green
+# turns chroma by a quarter, from red towards green
 _QUARTER_TURN = _TO_YIQ.inverse() @ torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64) @ _TO_YIQ
+#: what any change of saturation and hue is a sum of, (3, 9)
+_BASIS = torch.stack([_GREY, _CHROMA, _QUARTER_TURN]).flatten(1)
 
 
 def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
@@ -38,15 +40,18 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
         msg = f"Colours are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {patch.shape[1]}."
         raise ValueError(msg)
     dtype = torch.promote_types(patch.dtype, torch.float32)
-    brightness, contrast, saturation, hue = jitter.to(dtype).view(-1, 4, 1, 1).unbind(1)
-    mean = (1 - contrast) * brightness * mean
-    if patch.shape[1] == 1:
-        jittered = (contrast * brightness) * patch + mean
-    else:
-        grey, chroma, quarter, luma = (m.to(patch.device, dtype) for m in (_GREY, _CHROMA, _QUARTER_TURN, _LUMA))
-        angle = 2 * math.pi * hue
-        matrix = (contrast * brightness) * (grey + saturation * (angle.cos() * chroma + angle.sin() * quarter))
-        # half precision would show: an autocast region around must not reach this product
-        with torch.autocast(patch.device.type, enabled=False):
-            jittered = torch.bmm(matrix, patch.to(dtype)).add_((luma[:, None] * mean).sum(1, keepdim=True))
+    pixels = patch.to(dtype)
+    brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
+    gain = brightness * contrast
+    # what contrast leaves of the mean grey
+    rest = (brightness - gain)[:, None, None]
+    # half precision would show: an autocast region around must not reach these products
+    with torch.autocast(patch.device.type, enabled=False):
+        if patch.shape[1] == 3:
+            angle, color = hue * (2 * math.pi), gain * saturation
+            weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
+            matrix = (weights @ _BASIS.to(pixels)).view(-1, 3, 3)
+            jittered = torch.bmm(matrix, pixels).add_(rest * (_LUMA.to(pixels) @ mean.to(dtype))[:, None])
+        else:
+            jittered = torch.mul(gain[:, None, None], pixels).add_(rest * mean)
     return jittered.clamp_(0, 1).to(patch.dtype)

@@ -83,6 +83,7 @@ class RandomCutPasteScar(PatchAugmentation):
 
     def _target(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Scar, Tensor]:
         """Return the scars, and where their squares lie, ``(B, N)``."""
-        size = input.shape[-2:]
-        scar = scars(params, params["angles"][:, 0], self.scar.largest(*size)[2], size)
-        return scar, scar.square.at(params["target_ys"], params["target_xs"], size[1])
+        height, width = input.shape[-2:]
+        room = self.scar.largest(height, width)[2]
+        scar = scars(params, params["angles"][:, 0], room, (height, width))
+        return scar, scar.square.at(params["target_ys"], params["target_xs"], width)

@@ -7,7 +7,7 @@ from torch import Tensor
 from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
-from .patches import copy, once, Patch, patches, read, unite, write
+from .patches import Patch, copy, once, patches, read, unite, write
 from .swap import Guide, SwapAugmentation, SwapBoxGenerator
 
 

@@ -22,9 +22,7 @@ class _UniformGenerator(RandomGeneratorBase):
     def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
         """Keep nothing: numbers are drawn by ``torch.rand``."""
 
-    def set_rng_device_and_dtype(
-        self, device: torch.device | None = None, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def set_rng_device_and_dtype(self, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
         """Draw on this device from now on, here and in the generators that this one is made of."""
         super().set_rng_device_and_dtype(device, dtype)
         for part in self.children():
@@ -111,9 +109,7 @@ class ScarGenerator(_UniformGenerator):
         ValueError: where a range is not one, or out of bounds.
     """
 
-    def __init__(
-        self, width: tuple[float, float], length: tuple[float, float], degrees: tuple[float, float]
-    ) -> None:
+    def __init__(self, width: tuple[float, float], length: tuple[float, float], degrees: tuple[float, float]) -> None:
         super().__init__()
         # two squares of up to half the image must fit side by side
         _check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
@@ -171,7 +167,7 @@ class TwoPlacesGenerator(_UniformGenerator):
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
-        params = self.size(batch_shape, same_on_batch)
+        params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         height, width = batch_shape[-2:]
         # rows of two places, then their columns
         last = torch.stack([height - params["heights"], width - params["widths"]])[:, None]
@@ -214,7 +210,7 @@ class JitteredGenerator(_UniformGenerator):
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
-        params = self.patch(batch_shape, same_on_batch)
+        params: dict[str, Tensor] = self.patch(batch_shape, same_on_batch)
         draw = self.uniform(4, batch_shape, same_on_batch)
         strength, center = draw.new_tensor([self.jitter, (1, 1, 1, 0)])
         params["jitter"] = center + (2 * draw.T - 1) * strength
@@ -244,7 +240,7 @@ class SwapGenerator(_UniformGenerator):
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
-        params = self.size(batch_shape, same_on_batch)
+        params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         cluster_draw, *anchor_draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
         return params | {
             "full_heights": params.pop("heights"),

@@ -38,12 +38,13 @@ def scars(params: dict[str, Tensor], angles: Tensor, room: int, image_size: tupl
         image_size: height and width, pixels.
     """
     square = patches(params["heights"], params["widths"], room, image_size)
-    row, column = square.offsets // image_size[1], square.offsets % image_size[1]
+    row = torch.div(square.offsets, image_size[1], rounding_mode="floor")
     side = params["heights"][:, None]
     half_width, half_length, angle = (
         value[:, None] for value in (params["scar_widths"] / 2, params["scar_lengths"] / 2, torch.deg2rad(angles))
     )
-    y, x = row + 0.5 - side / 2, column + 0.5 - side / 2
+    middle = (side - 1) / 2
+    y, x = row - middle, square.offsets - row * image_size[1] - middle
     # back from where a pixel lies to where it came from; y counts downwards
     across = angle.cos() * x - angle.sin() * y
     along = angle.sin() * x + angle.cos() * y

@@ -100,21 +100,24 @@ class RandomSmoothBlend(PatchAugmentation):
         """Return the blended images ``(B, C, H, W)``."""
         output = copy(input)
         params = on_device_of(input, params)
-        size = input.shape[-2:]
-        cut = patches(params["heights"], params["widths"], self.box.largest(*size)[2], size)
-        patch = read(input, cut.at(params["source_ys"], params["source_xs"], size[1]))
+        height, width = input.shape[-2:]
+        cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
+        patch = read(input, cut.at(params["source_ys"], params["source_xs"], width))
         if self.jittered:
             patch = jitter_colors(patch, params["jitter"], cut.mean(patch))
 
         rows, columns = self._window(input, params, flags)
-        index, alpha, inside = _index(rows, columns, size[1]), *_outline(rows, columns, params, flags, input.dtype)
+        row, column = _in_patch(rows, params, "y"), _in_patch(columns, params, "x")
         # the foreground: the patch moved to its place, its edge continued
-        row = torch.minimum((rows - params["target_ys"][:, None]).clamp_(min=0), params["heights"][:, None] - 1)
-        column = torch.minimum((columns - params["target_xs"][:, None]).clamp_(min=0), params["widths"][:, None] - 1)
         source = _index(row, column, params["widths"][:, None, None])
         foreground = patch.gather(2, source[:, None].expand(-1, input.shape[1], -1))
         if flags["halo"] == "literal":
-            foreground = foreground * inside
+            inside = (rows - row == params["target_ys"][:, None])[:, :, None] & (
+                columns - column == params["target_xs"][:, None]
+            )[:, None]
+            foreground = foreground * inside.flatten(1)[:, None]
+        index = _index(rows, columns, width)
+        alpha = _alpha(rows, columns, params, flags, input.dtype)[:, None].to(input.dtype)
         # interpolation ends exactly at both ends and nowhere between leaves the range of the two
         return write(output, index, torch.lerp(read(input, index), foreground, alpha))
 
@@ -124,8 +127,8 @@ class RandomSmoothBlend(PatchAugmentation):
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
         params = on_device_of(input, params)
         rows, columns = self._window(input, params, flags)
-        alpha, _ = _outline(rows, columns, params, flags, torch.float32)
-        return unite(copy(input), _index(rows, columns, input.shape[-1]), alpha[:, 0] > 0)
+        alpha = _alpha(rows, columns, params, flags, input.dtype)
+        return unite(copy(input), _index(rows, columns, input.shape[-1]), alpha > 0)
 
     def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the rows ``(B, h)`` and columns ``(B, w)`` of a window that holds everything that changes.
@@ -174,27 +177,26 @@ def blurred_box(position: Tensor, start: Tensor, length: Tensor, sigma: float, r
     return spread / (2 * math.erf(reach * scale))
 
 
-def _outline(
+def _alpha(
     rows: Tensor, columns: Tensor, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return alpha, and whether the patch lies there, both ``(B, 1, h * w)``, on rows ``(B, h)``, columns ``(B, w)``."""
+) -> Tensor:
+    """Return the blurred outline ``(B, h * w)`` on rows ``(B, h)`` and columns ``(B, w)``, in float32 at least."""
     # half precision has holes between places
-    precise = torch.promote_types(dtype, torch.float32)
+    dtype = torch.promote_types(dtype, torch.float32)
     axes = []
-    for positions, first, size in (
-        (rows, params["target_ys"], params["heights"]),
-        (columns, params["target_xs"], params["widths"]),
-    ):
-        blurred = blurred_box(positions.to(precise), first, size, flags["sigma"], _radius(flags))
-        inside = (positions >= first[:, None]) & (positions < (first + size)[:, None])
+    for positions, axis, size in ((rows, "y", params["heights"]), (columns, "x", params["widths"])):
+        blurred = blurred_box(positions.to(dtype), params[f"target_{axis}s"], size, flags["sigma"], _radius(flags))
         if flags["halo"] == "masked":
-            blurred = blurred * inside
+            blurred = blurred * (positions - _in_patch(positions, params, axis) == params[f"target_{axis}s"][:, None])
             blurred = blurred / blurred.amax(dim=1, keepdim=True)
-        axes.append((blurred, inside))
-    (vertical, inside_rows), (horizontal, inside_columns) = axes
-    alpha = (vertical[:, :, None] * horizontal[:, None]).flatten(1).to(dtype)
-    inside = (inside_rows[:, :, None] & inside_columns[:, None]).flatten(1)
-    return alpha[:, None], inside[:, None]
+        axes.append(blurred)
+    return (axes[0][:, :, None] * axes[1][:, None]).flatten(1)
+
+
+def _in_patch(positions: Tensor, params: dict[str, Tensor], axis: str) -> Tensor:
+    """Return the row or column of the patch, int64 ``(B, N)``, that is nearest to rows or columns ``(B, N)``."""
+    size = params["heights" if axis == "y" else "widths"][:, None]
+    return torch.minimum((positions - params[f"target_{axis}s"][:, None]).clamp(min=0), size - 1)
 
 
 def _index(rows: Tensor, columns: Tensor, width: int | Tensor) -> Tensor:

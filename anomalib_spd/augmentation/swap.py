@@ -18,7 +18,7 @@ from .swap_places import swap_places
 Guide = Literal["saliency", "anchors"]
 
 
-class SwapAugmentation(PatchAugmentation, RandomTransplantation):
+class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignore[misc] # Kornia's bases differ in names
     """A transform of two patches of one size that lie where a saliency map says.
 
     Kornia's containers let a child see what comes with the images while it draws its parameters only where the child is
@@ -52,10 +52,12 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):
         if clusters < 1 or (top is not None and top < 2):
             msg = f"`clusters` is 1 or more, and `top` 2 pixels or more. Got {clusters} and {top}."
             raise ValueError(msg)
-        for name, value, choices in (("cluster", cluster, get_args(Choice)), ("guide", guide, (None, *get_args(Guide)))):
-            if value not in choices:
-                msg = f"`{name}` is one of {choices}. Got {value!r}."
-                raise ValueError(msg)
+        if cluster not in get_args(Choice) or guide not in (None, *get_args(Guide)):
+            msg = (
+                f"`cluster` is one of {get_args(Choice)}, and `guide` None or one of {get_args(Guide)}. "
+                f"Got {cluster!r} and {guide!r}."
+            )
+            raise ValueError(msg)
         flags = {"clusters": clusters, "cluster": cluster, "top": top, "guide": guide}
         super().__init__(SwapGenerator(size), flags, p, same_on_batch, keepdim)
         self.size = size
@@ -86,7 +88,10 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):
         if DataKey.MASK in data_keys:
             params = self._params if params is None else params
             # the map itself has come along only to be read
-            return input if input is params.get("saliency") else self.transform_masks(input, params, self.flags, **kwargs)
+            if input is params.get("saliency"):
+                return input
+            united: Tensor = self.transform_masks(input, params, self.flags, **kwargs)
+            return united
         images = self.transform_tensor(input)
         if params is None:
             params = self.forward_parameters(images.shape)
@@ -134,12 +139,13 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):
         self, images: Tensor, params: dict[str, Tensor], saliency: Tensor | None, anchors: Tensor | None
     ) -> dict[str, Tensor]:
         """Return where the patches lie on images ``(B, C, H, W)``, and how large they are."""
-        batch, size = len(images), images.shape[-2:]
+        batch, size = len(images), (images.shape[2], images.shape[3])
         draws = params["anchor_draws"]
         limits = torch.tensor(size, device=images.device)
         if anchors is not None:
-            if anchors.dim() != 3 or anchors.shape[0] != batch or anchors.shape[1] < 2 or anchors.shape[2] != 2:
-                msg = f"Anchors are columns and rows (B, T, 2), 2 or more of {batch} images. Got {tuple(anchors.shape)}."
+            shape = tuple(anchors.shape)
+            if len(shape) != 3 or shape[0] != batch or shape[1] < 2 or shape[2] != 2:
+                msg = f"Anchors are columns and rows, ({batch}, T, 2), of 2 pixels or more. Got {shape}."
                 raise ValueError(msg)
             pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), limits - 1)
         elif saliency is not None:

@@ -42,6 +42,8 @@ def weak_view(size: int) -> nn.Module:
         ColorJitter(0.1, 0.1, 0.1, 0.05, p=0.8),
         RandomGaussianBlur((7, 7), (0.1, 1.0), p=0.5),
         RandomHorizontalFlip(p=0.5),
+        # the blur's weights sum to 1 but for rounding
+        nn.Hardtanh(0.0, 1.0),
     )
 
 

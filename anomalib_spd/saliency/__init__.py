@@ -1,6 +1,16 @@
-"""Where a classifier looks: LayerCAM maps of several depths, kept on disk."""
+"""Where a classifier looks: LayerCAM maps of several depths, kept on disk, and what of them is salient."""
 
 from .cache import SaliencyCache
+from .clustering import Clusters, kmeans_1d
 from .layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, Target, TopK
 
-__all__ = ["EFFICIENTNET_LITE0_STRIDES", "VGG16_POOLS", "LayerCAM", "SaliencyCache", "Target", "TopK"]
+__all__ = [
+    "EFFICIENTNET_LITE0_STRIDES",
+    "VGG16_POOLS",
+    "Clusters",
+    "LayerCAM",
+    "SaliencyCache",
+    "Target",
+    "TopK",
+    "kmeans_1d",
+]

@@ -22,11 +22,11 @@ class Region(NamedTuple):
 
     Attributes:
         above: float ``(B,)``.
-        up_to: float ``(B,)``.
+        up_to: float ``(B,)``, or ``None`` where there is no such bound.
     """
 
     above: Tensor
-    up_to: Tensor
+    up_to: Tensor | None
 
 
 def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor) -> Region:
@@ -52,7 +52,8 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     height, width = saliency.shape[-2:]
     stride = max(1, round((height * width / _SAMPLE) ** 0.5))
     # the lower ends too: an enlarged map has its extremes at its border or in the middle of a cell
-    values, counts = levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
+    levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
+    values, counts = levels.values, levels.counts
     boundaries = cluster(levels, clusters).boundaries.to(values.dtype)
     low, high = values[:, :1], values[:, -1:]
     # clusters without pixels lie beyond the ends
@@ -72,8 +73,8 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     enough = (from_top * stride**2 >= min(_TOP, height * width)).sum(1, keepdim=True) - 1
     top = values.gather(1, enough.clamp(min=0)) - 2 * margin
     few = found < 2
-    above, up_to = torch.where(few, top, above), torch.where(few, torch.inf, up_to)
-    return Region(torch.where(high > low, above, -torch.inf)[:, 0], torch.where(high > low, up_to, torch.inf)[:, 0])
+    above = torch.where(high > low, torch.where(few, top, above), -torch.inf)[:, 0]
+    return Region(above, None if choice == "max" else torch.where(few | (high == low), torch.inf, up_to)[:, 0])
 
 
 def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
@@ -87,20 +88,19 @@ def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
     Returns:
         rows and columns, int64 ``(B, T, 2)``.
     """
-    dtype = torch.promote_types(saliency.dtype, torch.float32)
-    inside = (saliency.to(dtype) > region.above[:, None, None].to(dtype)) & (
-        saliency.to(dtype) <= region.up_to[:, None, None].to(dtype)
-    )
+    maps = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
+    inside = maps > region.above[:, None, None].to(maps.dtype)
+    if region.up_to is not None:
+        inside = inside & (maps <= region.up_to[:, None, None].to(maps.dtype))
     # a row by its share of the pixels, then a pixel of the row
     per_row = inside.view(torch.uint8).sum(2, dtype=torch.int32)
-    up_to_row = per_row.cumsum(1)
-    wanted = (draws[..., 0] * up_to_row[:, -1:]).floor().clamp(min=0)
-    row = torch.searchsorted(up_to_row.to(wanted.dtype), wanted.contiguous(), right=True)
-    row = row.clamp_(max=saliency.shape[1] - 1)
-    number = (draws[..., 1] * per_row.gather(1, row)).floor()
-    members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2]))
-    column = (members.cumsum(2) <= number[..., None]).sum(2).clamp_(max=saliency.shape[2] - 1)
-    return torch.stack([row, column], 2)
+    up_to_row = per_row.cumsum(1, dtype=torch.int32)
+    wanted = (draws[..., 0] * up_to_row[:, -1:]).to(torch.int32)
+    row = torch.searchsorted(up_to_row, wanted, right=True).clamp_(max=saliency.shape[1] - 1)
+    number = (draws[..., 1] * per_row.gather(1, row)).to(torch.int32)
+    members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2])).cumsum(2, dtype=torch.int32)
+    column = torch.searchsorted(members, number[..., None], right=True)[..., 0]
+    return torch.stack([row, column.clamp_(max=saliency.shape[2] - 1)], 2)
 
 
 def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:

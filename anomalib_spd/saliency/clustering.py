@@ -6,10 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: edges of the coarse grid: so many quantiles, and so many steps of the range
-_GRID = 32
-#: best coarse clusterings that are taken on
-_STARTS = 6
 #: places to either side of an edge that a refinement tries
 _REACH = 8
 
@@ -74,17 +70,23 @@ class Levels(NamedTuple):
     Attributes:
         values: float64 (on MPS float32) ``(B, M)``, ascending.
         counts: of the same dtype and shape.
+        grid: edges that the search begins with: so many quantiles, and so many steps of the range.
+        starts: how many of the best clusterings between those are taken on.
+        sweeps: how often each refinement of them is repeated.
     """
 
     values: Tensor
     counts: Tensor
+    grid: int
+    starts: int
+    sweeps: int
 
 
 def sort_values(values: Tensor) -> Levels:
     """Return all values of each row of floating ``(B, ...)``, each counted once."""
     rows, _, _ = _rows(values)
     ascending = rows.sort(1).values.to(_wide(rows))
-    return Levels(ascending, torch.ones_like(ascending))
+    return Levels(ascending, torch.ones_like(ascending), grid=64, starts=12, sweeps=2)
 
 
 def count_levels(values: Tensor, bins: int) -> Levels:
@@ -95,7 +97,9 @@ def count_levels(values: Tensor, bins: int) -> Levels:
     index = (rows - low).mul_(torch.where(width > 0, 1 / width, 0.0)).add_(0.5).long().clamp_(max=bins - 1)
     counts = torch.zeros(len(rows), bins, device=rows.device, dtype=_wide(rows))
     counts.scatter_add_(1, index, counts.new_ones(()).expand_as(index))
-    return Levels(low + torch.arange(bins, device=rows.device, dtype=counts.dtype) * width, counts)
+    levels = low + torch.arange(bins, device=rows.device, dtype=counts.dtype) * width
+    # what is gained by rounding is not to be lost to a search beyond its precision
+    return Levels(levels, counts, grid=16, starts=2, sweeps=1)
 
 
 def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,27 +121,26 @@ def cluster(levels: Levels, k: int) -> Clusters:
     """Return the ``k`` clusters of what levels count, see :func:`kmeans_1d`."""
     # sums of squares are small, and their differences precise, where values count from the middle
     middle = (levels.values[:, :1] + levels.values[:, -1:]) / 2
-    centers = (middle + _search(levels.values - middle, levels.counts, k)).float()
+    centers = (middle + _search(levels._replace(values=levels.values - middle), k)).float()
     return Clusters(centers, (centers[:, 1:] + centers[:, :-1]) / 2)
 
 
-def _search(levels: Tensor, counts: Tensor, k: int) -> Tensor:
-    """Return the centers ``(B, k)`` of the best clustering found of ascending levels ``(B, M)``, each taken so often.
-
-    An edge is the number of levels below it.
-    """
-    moments = torch.stack([counts, counts * levels, counts * levels.square()])
+def _search(levels: Levels, k: int) -> Tensor:
+    """Return the centers ``(B, k)`` of the best clustering that is found. An edge is the number of levels below it."""
+    values, counts = levels.values, levels.counts
+    moments = torch.stack([counts, counts * values, counts * values.square()])
     sums = F.pad(moments, (1, 0)).cumsum(-1)
-    step = -(-levels.shape[1] // _GRID)
+    step = -(-values.shape[1] // levels.grid)
     edges = _coarse_edges(sums, levels, k)
     while step > 1:
         step = -(-step // _REACH)
-        edges = _edges_near(sums, edges, step)
+        for _ in range(levels.sweeps):
+            edges = _edges_near(sums, edges, step)
     start, end = _at(sums, edges[..., :-1]), _at(sums, edges[..., 1:])
     best = _inertia(start, end).sum(-1).argmin(1)[:, None, None].expand(-1, 1, k)
     mass, moment, _ = (end - start).unbind(0)
     # where nobody is, the first level above stands in
-    above = _at(levels[None], edges[..., :-1].clamp(max=levels.shape[1] - 1))[0]
+    above = _at(values[None], edges[..., :-1].clamp(max=values.shape[1] - 1))[0]
     centers = torch.where(mass > 0, moment / mass.clamp(min=1), above)
     return centers.gather(1, best)[:, 0]
 
@@ -154,19 +157,20 @@ def _inertia(start: Tensor, end: Tensor) -> Tensor:
     return square - moment.square() / count.clamp(min=1)
 
 
-def _coarse_edges(sums: Tensor, levels: Tensor, k: int) -> Tensor:
+def _coarse_edges(sums: Tensor, levels: Levels, k: int) -> Tensor:
     """Return the edges int64 ``(B, starts, k + 1)`` of the best clusterings whose edges lie on a coarse grid.
 
     They differ in the last inner edge: what follows may lead to different optima of nearly the same inertia.
     """
-    batch, size = levels.shape
-    # quantiles see where most values are; even steps see the tails
-    share = torch.linspace(0, 1, _GRID + 1, device=levels.device, dtype=levels.dtype)
-    steps = levels[:, :1] + (levels[:, -1:] - levels[:, :1]) * share[1:-1]
+    values, (batch, size) = levels.values.contiguous(), levels.values.shape
+    # quantiles see where most values are, even steps where the few are, and powers of 2 how few they are
+    share = torch.linspace(0, 1, levels.grid + 1, device=values.device, dtype=values.dtype)
+    steps = values[:, :1] + (values[:, -1:] - values[:, :1]) * share[1:-1]
     mass = sums[0, :, 1:].contiguous()
-    quantiles = torch.searchsorted(mass, share * mass[:, -1:]).clamp(max=size)
-    quantiles[:, 0], quantiles[:, -1] = 0, size
-    grid = torch.cat([quantiles, torch.searchsorted(levels.contiguous(), steps)], 1).sort(1).values
+    quantiles = torch.searchsorted(mass, share[1:-1] * mass[:, -1:])
+    powers = 2 ** torch.arange((size - 1).bit_length(), device=values.device)
+    ends = torch.cat([powers.new_zeros(1), powers, size - powers, powers.new_full((1,), size)]).expand(batch, -1)
+    grid = torch.cat([quantiles, torch.searchsorted(values, steps), ends], 1).sort(1).values
 
     at_grid = _at(sums, grid)
     # of a cluster from edge a to edge b, (B, b, a)
@@ -176,17 +180,17 @@ def _coarse_edges(sums: Tensor, levels: Tensor, k: int) -> Tensor:
     for _ in range(k - 2):
         total, choice = (total[:, None, :] + cost).min(-1)
         choices.append(choice)
-    chosen = [torch.full((batch, _STARTS), grid.shape[1] - 1, device=grid.device)]
+    chosen = [torch.full((batch, levels.starts), grid.shape[1] - 1, device=grid.device)]
     if k > 1:
         total = total + cost[:, -1]
         # the best edge, and the bottoms of the other valleys
         fenced = F.pad(total, (1, 1), value=torch.inf)
         bottom = (total <= fenced[:, :-2]) & (total <= fenced[:, 2:])
-        chosen.insert(0, total.masked_fill(~bottom, torch.inf).topk(_STARTS, dim=1, largest=False).indices)
+        chosen.insert(0, total.masked_fill(~bottom, torch.inf).topk(levels.starts, dim=1, largest=False).indices)
     for choice in reversed(choices):
         chosen.insert(0, choice.gather(1, chosen[0]))
     chosen.insert(0, torch.zeros_like(chosen[0]))
-    return grid.gather(1, torch.stack(chosen, -1).flatten(1)).view(batch, _STARTS, k + 1)
+    return grid.gather(1, torch.stack(chosen, -1).flatten(1)).view(batch, levels.starts, k + 1)
 
 
 def _edges_near(sums: Tensor, edges: Tensor, step: int) -> Tensor:

@@ -1,0 +1,128 @@
+"""Pixels are drawn where maps are salient, evenly, and somewhere sensible where maps say nothing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from anomalib_spd.saliency import kmeans_1d
+from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_from_top, salient_region
+
+
+def _draw(maps: Tensor, choice: Choice = "max", clusters: int = 4, number: int = 400) -> tuple[Tensor, Tensor]:
+    """Return the values at pixels drawn from each map, and the pixels."""
+    draws, draw = torch.rand(len(maps), number, 2), torch.rand(len(maps))
+    pixels = draw_from_region(maps, salient_region(maps, clusters, choice, draw), draws)
+    values = maps.flatten(1).gather(1, pixels[..., 0] * maps.shape[2] + pixels[..., 1])
+    return values, pixels
+
+
+def _smooth(height: int, width: int) -> Tensor:
+    return F.interpolate(torch.rand(3, 1, 6, 7) ** 2, size=(height, width), mode="bilinear")[:, 0]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 40), (256, 256), (37, 300)])
+@pytest.mark.parametrize("clusters", [1, 2, 4, 6])
+def test_anchors_lie_in_the_cluster_of_the_largest_center(size: tuple[int, int], clusters: int) -> None:
+    torch.manual_seed(0)
+    maps = _smooth(*size)
+    values, pixels = _draw(maps, clusters=clusters)
+    assert (pixels >= 0).all()
+    assert (pixels < torch.tensor(size)).all()
+    if clusters == 1:
+        assert (values.amin(1) < maps.mean((1, 2))).all()
+    else:
+        # levels and a sample of rows move the boundary a little
+        boundary = kmeans_1d(maps, clusters).boundaries[:, -1]
+        tolerance = 0.03 * (maps.amax((1, 2)) - maps.amin((1, 2)))
+        assert (values.amin(1) > boundary - tolerance).all()
+
+
+def test_other_choices_of_cluster() -> None:
+    torch.manual_seed(0)
+    maps = (torch.arange(64 * 64) % 4).float().view(1, 64, 64).expand(64, -1, -1) / 3
+    assert (_draw(maps, "max")[0] == 1).all()
+    assert (_draw(maps, "min")[0] == 0).all()
+    values = _draw(maps, "random")[0]
+    assert (values == values[:, :1]).all()  # one cluster for each map
+    assert len(values[:, 0].unique()) == 4
+
+
+def test_pixels_are_drawn_evenly() -> None:
+    torch.manual_seed(0)
+    maps = torch.zeros(1, 12, 20)
+    maps[0, 2:4, 3:18] = 1
+    maps[0, 9, 5:8] = 1
+    _, pixels = _draw(maps, clusters=2, number=33 * 200)
+    counts = torch.bincount(pixels[0, :, 0] * 20 + pixels[0, :, 1], minlength=240)
+    assert (counts[maps.flatten() == 0] == 0).all()
+    assert stats.chisquare(counts[maps.flatten() == 1].numpy()).pvalue > 0.01
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_all_of_a_flat_map_is_salient(value: float) -> None:
+    torch.manual_seed(0)
+    _, pixels = _draw(torch.full((1, 10, 10), value), number=20_000)
+    counts = torch.bincount(pixels[0, :, 0] * 10 + pixels[0, :, 1], minlength=100)
+    assert stats.chisquare(counts.numpy()).pvalue > 0.01
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_one_hot_pixel_is_too_few(size: int) -> None:
+    torch.manual_seed(0)
+    maps = torch.rand(1, size, size) * 0.1
+    maps[0, 0, 0] = 50.0
+    _, pixels = _draw(maps, clusters=2)
+    assert len((pixels[0, :, 0] * size + pixels[0, :, 1]).unique()) > 100
+
+
+def test_too_few_pixels_are_replaced_by_the_300_most_salient() -> None:
+    torch.manual_seed(0)
+    maps = torch.linspace(0, 1, 64 * 64).view(1, 64, 64).clone()
+    maps[0, 0, 0] = 50.0
+    # apart from the hot pixel all values share one level: more than 300 are taken, not fewer
+    values, _ = _draw(maps, clusters=2, number=3000)
+    assert len(values.unique()) > 300
+    maps[0, 0, 0] = 1.6
+    values, _ = _draw(maps, clusters=4, number=3000)
+    region = salient_region(maps, 4, "max", torch.zeros(1))
+    inside = int((maps > region.above).sum())
+    assert inside >= 2
+    assert values.min() > region.above
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    maps = _smooth(64, 64).to(dtype)
+    values, _ = _draw(maps)
+    assert (values >= kmeans_1d(maps, 4).boundaries[:, -1:] - 0.05).all()
+
+
+def test_the_most_salient_pixels() -> None:
+    torch.manual_seed(0)
+    maps = torch.rand(3, 40, 30)
+    pixels = draw_from_top(maps, 300, torch.rand(3, 5000, 2))
+    flat = pixels[..., 0] * 30 + pixels[..., 1]
+    for index in range(3):
+        top = set(maps[index].flatten().topk(300).indices.tolist())
+        assert set(flat[index].tolist()) == top
+    # a map of fewer pixels than asked for
+    assert draw_from_top(maps[:, :8, :8], 300, torch.rand(3, 50, 2)).max() < 8
+
+
+def test_maps_with_nan_are_refused() -> None:
+    maps = torch.rand(2, 16, 16)
+    maps[0, 0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match="finite"):
+        salient_region(maps, 4, "max", torch.rand(2))
+
+
+def test_compiles_as_one_graph() -> None:
+    maps, draws, draw = torch.rand(2, 32, 32), torch.rand(2, 5, 2), torch.rand(2)
+
+    def anchors() -> Tensor:
+        return draw_from_region(maps, salient_region(maps, 4, "max", draw), draws)
+
+    assert (torch.compile(anchors, fullgraph=True, backend="eager")() == anchors()).all()
