@@ -7,8 +7,9 @@ from torch import Tensor
 from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
+from .generators import BoxGenerator
 from .patches import Patch, copy, once, patches, read, unite, write
-from .swap import Guide, SwapAugmentation, SwapBoxGenerator
+from .swap import Guide, SwapAugmentation
 
 
 class RandomCutSwap(SwapAugmentation):
@@ -71,7 +72,7 @@ class RandomCutSwap(SwapAugmentation):
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        super().__init__(SwapBoxGenerator(scale, ratio), clusters, cluster, top, guide, p, same_on_batch, keepdim)
+        super().__init__(BoxGenerator(scale, ratio), clusters, cluster, top, guide, p, same_on_batch, keepdim)
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None

@@ -7,6 +7,8 @@ import torch
 from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
+from .swap_places import swap_places
+
 #: a scar that is smaller, in pixels, could slip between the centers of pixels at some angle
 _LEAST_WIDTH, _LEAST_LENGTH = 1.5, 2.0
 
@@ -218,20 +220,27 @@ class JitteredGenerator(_UniformGenerator):
 
 
 class SwapGenerator(_UniformGenerator):
-    """Draws the size of two patches that change places, and in which order anchors are tried for them.
+    """Draws two patches of one size that change places, with anchors from all over the image.
 
     Args:
         size: draws the patches' size.
         tries: anchors that are drawn for the second patch.
 
     Returns:
-        those of ``size``, with ``full_heights`` and ``full_widths`` in place of ``heights`` and ``widths``, as anchors
-        may leave less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float ``(B,)``, both in
-        ``[0, 1)``, what anchors and a random cluster are picked by.
+        those of ``size`` and of :func:`swap_places`; ``full_heights``, ``full_widths``: int64 ``(B,)``, pixels, the size
+        before anchors left less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float
+        ``(B,)``, both in ``[0, 1)``, by which anchors are picked from saliency maps instead.
+
+    Raises:
+        ValueError: where patches may be larger than a quarter of the image.
     """
 
     def __init__(self, size: BoxGenerator | ScarGenerator, tries: int = 20) -> None:
         super().__init__()
+        # up to there one side is at most half of the image's; scars are smaller
+        if isinstance(size, BoxGenerator) and size.scale[1] > 0.25:
+            msg = f"Two patches fit side by side up to a quarter of the image each. Got `scale` {size.scale}."
+            raise ValueError(msg)
         self.size = size
         self.tries = tries
 
@@ -241,10 +250,11 @@ class SwapGenerator(_UniformGenerator):
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
         params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
+        size = (batch_shape[-2], batch_shape[-1])
         cluster_draw, *anchor_draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
-        return params | {
-            "full_heights": params.pop("heights"),
-            "full_widths": params.pop("widths"),
-            "anchor_draws": torch.stack(anchor_draws, 1).unflatten(1, (self.tries + 1, 2)),
-            "cluster_draw": cluster_draw,
-        }
+        draws = torch.stack(anchor_draws, 1).unflatten(1, (self.tries + 1, 2))
+        limits = torch.tensor(size, device=draws.device)
+        anchors = torch.minimum((draws * limits).long(), limits - 1)
+        params |= {"full_heights": params["heights"], "full_widths": params["widths"]}
+        params |= {"anchor_draws": draws, "cluster_draw": cluster_draw}
+        return params | swap_places(anchors, params["heights"], params["widths"], size)

@@ -31,8 +31,9 @@ class Patch(NamedTuple):
 
     def mean(self, pixels: Tensor) -> Tensor:
         """Return the mean ``(B, C, 1)`` of the patches' pixels ``(B, C, N)``."""
+        dtype = torch.promote_types(pixels.dtype, torch.float32)
         repeated = (self.offsets.shape[1] - self.area)[:, None]
-        return (pixels.sum(2, keepdim=True) - repeated * pixels[:, :, -1:]) / self.area[:, None]
+        return (pixels.sum(2, keepdim=True, dtype=dtype) - repeated * pixels[:, :, -1:]) / self.area[:, None]
 
 
 def patches(heights: Tensor, widths: Tensor, room: int, image_size: tuple[int, int]) -> Patch:
@@ -58,11 +59,7 @@ def once(patch: Patch, pixels: Tensor) -> Tensor:
 
 
 def copy(images: Tensor) -> Tensor:
-    """Return a copy of images ``(B, C, H, W)`` to write into.
-
-    Made before anything else is allocated, it comes to lie where that of the call before lay; otherwise a CPU spends
-    more time on fresh pages than on copying.
-    """
+    """Return a copy of images ``(B, C, H, W)`` to write into."""
     return images.clone(memory_format=torch.contiguous_format)
 
 

@@ -95,9 +95,10 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         images = self.transform_tensor(input)
         if params is None:
             params = self.forward_parameters(images.shape)
-        if saliency is not None or anchors is not None or "source_ys" not in params:
-            # in place, as in Kornia's own: what a container has recorded is complete
-            params.update(self._places(images, on_device_of(images, params), saliency, anchors))
+        if anchors is not None:
+            params.update(self._places_at(anchors, images, params))
+        elif saliency is not None:
+            params.update(self._salient_places(saliency, images, params))
         output: Tensor = PatchAugmentation.forward(self, input, params=params, **kwargs)
         return output
 
@@ -113,76 +114,51 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         Raises:
             ValueError: where the saliency map or the anchors that ``guide`` announces are missing.
         """
-        key = {"saliency": DataKey.MASK, "anchors": DataKey.KEYPOINTS, None: None}[self.flags["guide"]]
-        if DataKey.INPUT not in data_keys or (key is None and "source_ys" in params):
+        guide = self.flags["guide"]
+        if guide is None or DataKey.INPUT not in data_keys:
             return params
-        saliency = anchors = None
-        if key is not None:
-            if key not in data_keys:
-                names = [k.name.lower() for k in data_keys]
-                msg = f"guide={self.flags['guide']!r} takes a {key.name.lower()!r} among data_keys. Got {names}."
-                raise ValueError(msg)
-            given = input[data_keys.index(key)]
-            if key is DataKey.MASK:
-                saliency = params["saliency"] = given
-            else:
-                anchors = given.data if isinstance(given, Keypoints) else given
-        images = self.transform_tensor(input[data_keys.index(DataKey.INPUT)])
-        params.update(self._places(images, on_device_of(images, params), saliency, anchors))
+        key = DataKey.MASK if guide == "saliency" else DataKey.KEYPOINTS
+        if key not in data_keys:
+            names = [k.name.lower() for k in data_keys]
+            msg = f"guide={guide!r} takes a {key.name.lower()!r} among data_keys. Got {names}."
+            raise ValueError(msg)
+        images, given = self.transform_tensor(input[data_keys.index(DataKey.INPUT)]), input[data_keys.index(key)]
+        # in place, as Kornia's own do: a container has its record of the parameters already
+        if guide == "saliency":
+            params.update(self._salient_places(given, images, params), saliency=given)
+        else:
+            params.update(self._places_at(given.data if isinstance(given, Keypoints) else given, images, params))
         return params
 
     def transform_keypoint(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
         """Return the keypoints: a swap moves pixels, not points."""
         return input
 
-    def _places(
-        self, images: Tensor, params: dict[str, Tensor], saliency: Tensor | None, anchors: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return where the patches lie on images ``(B, C, H, W)``, and how large they are."""
-        batch, size = len(images), (images.shape[2], images.shape[3])
-        draws = params["anchor_draws"]
-        limits = torch.tensor(size, device=images.device)
-        if anchors is not None:
-            shape = tuple(anchors.shape)
-            if len(shape) != 3 or shape[0] != batch or shape[1] < 2 or shape[2] != 2:
-                msg = f"Anchors are columns and rows, ({batch}, T, 2), of 2 pixels or more. Got {shape}."
-                raise ValueError(msg)
-            pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), limits - 1)
-        elif saliency is not None:
-            pixels = self._salient_pixels(saliency.to(images.device), batch, size, draws, params["cluster_draw"])
-        else:
-            # all pixels are one cluster, k = 1
-            pixels = torch.minimum((draws * limits).long(), limits - 1)
+    def _places_at(self, anchors: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return where the patches lie on images ``(B, C, H, W)`` with these anchors, and how large they are."""
+        shape = tuple(anchors.shape)
+        if len(shape) != 3 or shape[0] != len(images) or shape[1] < 2 or shape[2] != 2:
+            msg = f"Anchors are columns and rows, ({len(images)}, T, 2), of 2 pixels or more. Got {shape}."
+            raise ValueError(msg)
+        params, size = on_device_of(images, params), (images.shape[2], images.shape[3])
+        last = torch.tensor(size, device=images.device) - 1
+        pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), last)
         return swap_places(pixels, params["full_heights"], params["full_widths"], size)
 
-    def _salient_pixels(
-        self, saliency: Tensor, batch: int, size: Sequence[int], draws: Tensor, cluster_draw: Tensor
-    ) -> Tensor:
-        """Return rows and columns int64 ``(B, T, 2)`` drawn from saliency maps."""
-        if saliency.numel() != batch * size[0] * size[1] or tuple(saliency.shape[-2:]) != tuple(size):
+    def _salient_places(self, saliency: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return where the patches lie on images ``(B, C, H, W)`` of these maps, and how large they are."""
+        batch, size = len(images), (images.shape[2], images.shape[3])
+        if saliency.numel() != batch * size[0] * size[1] or tuple(saliency.shape[-2:]) != size:
             expected = f"({batch}, 1, {size[0]}, {size[1]})"
             msg = f"One saliency map of an image's own size is taken, {expected}. Got {tuple(saliency.shape)}."
             raise ValueError(msg)
         if not saliency.is_floating_point():
             msg = f"Saliency maps are floating. Got {saliency.dtype}."
             raise TypeError(msg)
-        maps = saliency.reshape(batch, *size)
+        params, maps = on_device_of(images, params), saliency.to(images.device).reshape(batch, *size)
         if self.flags["top"] is not None:
-            return draw_from_top(maps, self.flags["top"], draws)
-        region = salient_region(maps, self.flags["clusters"], self.flags["cluster"], cluster_draw)
-        return draw_from_region(maps, region, draws)
-
-
-class SwapBoxGenerator(BoxGenerator):
-    """Draws patches of which two fit side by side on any image, see :class:`BoxGenerator`.
-
-    Raises:
-        ValueError: also where patches may be larger than a quarter of the image.
-    """
-
-    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-        super().__init__(scale, ratio)
-        # one side is then at most half of the image's
-        if scale[1] > 0.25:
-            msg = f"Two patches fit side by side up to a quarter of the image each. Got `scale` {scale}."
-            raise ValueError(msg)
+            pixels = draw_from_top(maps, self.flags["top"], params["anchor_draws"])
+        else:
+            region = salient_region(maps, self.flags["clusters"], self.flags["cluster"], params["cluster_draw"])
+            pixels = draw_from_region(maps, region, params["anchor_draws"])
+        return swap_places(pixels, params["full_heights"], params["full_widths"], size)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip
 from scipy import stats
 from torch import Tensor
 
@@ -139,7 +138,7 @@ def test_other_clusters_are_chosen() -> None:
     torch.manual_seed(0)
     saliency = torch.zeros(300, 20, 20)
     saliency[:, :10] = 1
-    maximum, minimum = _dots(saliency, cluster="max"), _dots(saliency, cluster="min")
+    maximum, minimum = (_dots(saliency, clusters=2, cluster=cluster) for cluster in ("max", "min"))
     chosen = _dots(saliency, clusters=2, cluster="random")
     assert all((_at(saliency, place) == 1).all() for place in maximum)
     assert all((_at(saliency, place) == 0).all() for place in minimum)
@@ -147,6 +146,13 @@ def test_other_clusters_are_chosen() -> None:
     first, second = (_at(saliency, place) for place in chosen)
     assert (first == second).all()
     assert stats.binomtest(int(first.sum()), 300).pvalue > 0.01
+
+
+def test_the_lowest_cluster_of_fewer_levels_than_clusters() -> None:
+    torch.manual_seed(0)
+    saliency = torch.zeros(100, 20, 20)
+    saliency[:, :10] = 1
+    assert all((_at(saliency, place) == 0).all() for place in _dots(saliency, clusters=4, cluster="min"))
 
 
 def test_the_top_pixels_are_chosen() -> None:
@@ -192,7 +198,7 @@ def test_a_single_hot_pixel_falls_back_to_the_most_salient() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_anchors_are_uniform_over_the_region(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    saliency = torch.zeros(4000, 16, 20, dtype=dtype)
+    saliency = torch.zeros(1500, 16, 20, dtype=dtype)
     # rows of different lengths, in pieces
     for row, columns in ((0, [0]), (3, [2, 3, 4, 17]), (4, [5, 19]), (15, [0, 7, 8, 9, 19])):
         saliency[:, row, columns] = 1
@@ -238,15 +244,3 @@ def test_compiles_with_a_map_as_one_graph() -> None:
     image, saliency, swap = torch.rand(2, 3, 24, 32), torch.rand(2, 1, 24, 32), RandomCutSwap()
     out = torch.compile(swap, fullgraph=True, backend="eager")(image, saliency=saliency)
     assert (out == swap(image, params=swap._params)).all()
-
-
-def test_a_patch_comes_to_lie_on_a_flipped_anchor() -> None:
-    saliency = torch.zeros(1, 1, 8, 12)
-    saliency[..., 2, 1] = saliency[..., 6, 3] = 1
-    augment = AugmentationSequential(
-        RandomHorizontalFlip(p=1.0), RandomCutSwap(**DOT, guide="saliency"), data_keys=["input", "mask"]
-    )
-    image = torch.rand(1, 1, 8, 12)
-    out, flipped = augment(image, saliency)
-    assert (flipped == saliency.flip(3)).all()
-    assert ((out != image.flip(3)) == (flipped == 1)).all()
