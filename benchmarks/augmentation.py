@@ -39,6 +39,9 @@ from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, Layer
 
 Timed = dict[str, Callable[[], object]]
 
+#: operations that make a tensor or another view of one
+NO_WORK = {"alias", "as_strided", "detach", "empty", "empty_strided", "lift_fresh", "view", "_unsafe_view"}
+
 
 def main() -> None:
     """Print the tables."""
@@ -94,6 +97,16 @@ def in_turns(timed: Timed, rounds: int, device: torch.device, warm_up: int = 3) 
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def launches(call: Callable[[], object]) -> int:
+    """Return how many operations that touch data a call consists of: on a GPU, kernels."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return sum(
+        not event.cpu_children and event.name.startswith("aten::") and event.name.removeprefix("aten::") not in NO_WORK
+        for event in profile.events() or ()
+    )
+
+
 def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> None:
     """Time the transforms, Kornia's nearest, and per-image references."""
     ours = {
@@ -129,9 +142,9 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> Non
         images.device,
         warm_up=1,
     )
-    print(f"{'':36}{'ms':>8} {'x clone':>8} {'PIL, ms':>8} {'x faster':>9}")
+    print(f"{'':36}{'ms':>8} {'x clone':>8} {'launches':>9} {'PIL, ms':>8} {'x faster':>9}")
     for name, milliseconds in taken.items():
-        line = f"{name:36}{milliseconds:8.2f} {milliseconds / taken['x.clone()']:8.2f}"
+        line = f"{name:36}{milliseconds:8.2f} {milliseconds / taken['x.clone()']:8.2f} {launches(timed[name]):9}"
         reference = slow.get(name.removesuffix(", compiled").removesuffix(", given maps"))
         print(line + (f" {reference:8.1f} {reference / milliseconds:9.1f}" if reference else ""))
 

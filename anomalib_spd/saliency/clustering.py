@@ -200,13 +200,17 @@ def _edges_near(sums: Tensor, edges: Tensor, step: int) -> Tensor:
     near = (edges[..., None] + offsets).clamp(0, size)
     near[:, :, 0], near[:, :, -1] = 0, size
     at_near = _at(sums, near)
-    total, choices = torch.zeros_like(at_near[0, :, :, 0]), []
-    for j in range(1, edges.shape[2]):
-        cost = _inertia(at_near[:, :, :, j - 1, None, :], at_near[:, :, :, j, :, None])
-        backwards = near[:, :, j - 1, None, :] > near[:, :, j, :, None]
-        total, choice = (total[:, :, None, :] + cost.masked_fill(backwards, torch.inf)).min(-1)
+    # of each cluster, from any edge a to any edge b near its own, (B, S, k, b, a)
+    cost = _inertia(at_near[:, :, :, :-1, None, :], at_near[:, :, :, 1:, :, None])
+    backwards = near[:, :, :-1, None, :] > near[:, :, 1:, :, None]
+    cost = cost.masked_fill(backwards, torch.inf)
+    total, choices = cost[:, :, 0, :, 0], []
+    for j in range(1, cost.shape[2]):
+        total, choice = (total[:, :, None, :] + cost[:, :, j]).min(-1)
         choices.append(choice)
-    chosen = [torch.zeros_like(choices[0][:, :, :1])]
+    # all places at the ends are the same
+    chosen = [torch.zeros_like(edges[:, :, :1])]
     for choice in reversed(choices):
         chosen.insert(0, choice.gather(2, chosen[0]))
+    chosen.insert(0, torch.zeros_like(edges[:, :, :1]))
     return near.gather(3, torch.stack(chosen, 2))[..., 0]

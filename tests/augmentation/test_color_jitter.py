@@ -1,13 +1,18 @@
 """Colour jitter against four steps, one after the other, and against torchvision's where the two agree."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, RandomSmoothBlend
 from anomalib_spd.augmentation.color_jitter import jitter_colors
+
+every_user = pytest.mark.parametrize("make", [RandomSmoothBlend, RandomCutPaste, RandomCutPasteScar])
 
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
 
@@ -143,3 +148,24 @@ def test_other_channels_are_refused(channels: int) -> None:
     patch = torch.rand(1, channels, 9)
     with pytest.raises(ValueError, match=f"1 or 3 channels.*Got {channels}"):
         jitter_colors(patch, _factors((1, 1, 1, 0)), _mean(patch))
+
+
+@every_user
+@pytest.mark.parametrize("channels", [2, 4])
+def test_users_refuse_other_channels_unless_told_not_to_jitter(make: Callable[..., Any], channels: int) -> None:
+    image = torch.rand(2, channels, 16, 16, dtype=torch.float64)
+    with pytest.raises(ValueError, match=f"1 or 3 channels.*Got {channels}"):
+        make()(image)
+    assert make(jitter=(0, 0, 0, 0))(image).shape == image.shape
+
+
+@every_user
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bright_large_images_in_half_precision(make: Callable[..., Any], dtype: torch.dtype) -> None:
+    # the sum of their pixels has no place in float16
+    torch.manual_seed(0)
+    image, transform = torch.ones(1, 1, 1024, 1024, dtype=dtype), make(jitter=(0.1, 0.9, 0, 0))
+    image[..., ::2] = 0.75
+    out = transform(image)
+    expected = transform(image.double(), params=transform._params)
+    torch.testing.assert_close(out.double(), expected, atol=8 * torch.finfo(dtype).eps, rtol=0)
