@@ -50,7 +50,8 @@ class RandomSmoothBlend(PatchAugmentation):
         - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``. Pixels outside the mask are untouched, bit for bit.
         - Mask (``data_keys=["input", "mask"]``): what is given, :math:`(B, 1, H, W)`, united with the pixels where
-          :math:`\alpha > 0`. Give zeros to get the changed pixels alone.
+          :math:`\alpha > 0`. Give zeros to get the changed pixels alone. Towards its border the change fades out, so it
+          is larger than what is seen.
 
     Raises:
         ValueError: for arguments out of bounds, or images that have neither 1 nor 3 channels.

@@ -20,7 +20,8 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
 
     Returns:
         ``heights``, ``widths``: int64 ``(B,)``, pixels, as they fit; ``source_ys``, ``source_xs``, ``target_ys``,
-        ``target_xs``: int64 ``(B,)``, the first row and column of each patch.
+        ``target_xs``: int64 ``(B,)``, the first row and column of each patch; ``anchors``: int64 ``(B, 2, 2)``, columns
+        and rows of the two anchors, of which the patches may have been shifted.
     """
     limits = anchors.new_tensor(image_size)
     sizes = torch.stack([heights, widths], 1)
@@ -47,4 +48,5 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
         "source_xs": source_xs,
         "target_ys": target_ys,
         "target_xs": target_xs,
+        "anchors": torch.stack([first[:, 0], second], 1).flip(2),
     }

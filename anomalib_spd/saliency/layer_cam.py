@@ -47,6 +47,8 @@ class LayerCAM:
     Source: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization (TIP 2021), section III.
     Scaling is ours: from minimum to maximum of the enlarged map; the paper's tanh for shallow layers is left out.
 
+    On textures, shallow maps are brightest along the image's border, where the network sees the zeros it pads with.
+
     A map is that of the layer's own output, also where the network then works on it in place (torchcam's is that of the
     result). The model is in eval mode and its parameters need no gradient while a call lasts; afterwards all is as
     found, also if the model raises. So two threads must not use one model at a time.
