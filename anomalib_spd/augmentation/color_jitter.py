@@ -22,8 +22,8 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     """Change brightness, contrast about the patch's mean grey, saturation and hue of patches, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
-    luma, as in NVIDIA's DALI, which makes all four one affine map of colour, and values are clamped once. At the
-    strength of CutPaste, 0.1, a colour differs from torchvision's by a few grey levels; the map costs one pass.
+    luma, as in NVIDIA's DALI, which makes all four one affine map of colour, and values are clamped once. The map costs
+    one pass. Colours that are turned differ visibly from torchvision's, whose turn changes luma.
 
     Args:
         patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3. Grey images know brightness and contrast only.

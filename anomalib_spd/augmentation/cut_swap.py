@@ -19,6 +19,9 @@ class RandomCutSwap(SwapAugmentation):
     cluster of the largest center. Without a map anchors are drawn from all pixels. No colour is changed: each image
     keeps its multiset of pixels, and the same parameters applied twice restore it.
 
+    In Kornia's containers CutSwap and CutSwap-scar count as mixes, of which a container applies one: give both only to
+    one with ``random_apply=1``. Class labels are refused there.
+
     Source: CutSwap (multilevel saliency-guided fine-tuning), "Anchor selection" and "CutSwap". It does not state the
     size of the patches; ours is CutPaste's. Patches that would overlap shrink, see :func:`swap_places`.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
-from .generators import ScarGenerator
+from .generators import LEAST_SCAR_LENGTH, LEAST_SCAR_WIDTH, ScarGenerator
 from .patches import copy, once, read, unite, write
 from .scars import Scar, scars
 from .swap import Guide, SwapAugmentation
@@ -91,7 +91,10 @@ class RandomCutSwapScar(SwapAugmentation):
         """Return, for each of the two, where its square begins and the other's, int64 ``(B, 1)``, and the scar."""
         height, width = input.shape[-2:]
         share = params["heights"] / params["full_heights"]
-        fitted = params | {key: params[key] * share for key in ("scar_widths", "scar_lengths")}
+        fitted = params | {
+            "scar_widths": (params["scar_widths"] * share).clamp(min=LEAST_SCAR_WIDTH),
+            "scar_lengths": (params["scar_lengths"] * share).clamp(min=LEAST_SCAR_LENGTH),
+        }
         source = (params["source_ys"] * width + params["source_xs"])[:, None]
         target = (params["target_ys"] * width + params["target_xs"])[:, None]
         room = self.size.largest(height, width)[2]

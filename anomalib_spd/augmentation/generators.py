@@ -10,7 +10,7 @@ from torch import Tensor
 from .swap_places import swap_places
 
 #: a scar that is smaller, in pixels, could slip between the centers of pixels at some angle
-_LEAST_WIDTH, _LEAST_LENGTH = 1.5, 2.0
+LEAST_SCAR_WIDTH, LEAST_SCAR_LENGTH = 1.5, 2.0
 
 Jitter = tuple[float, float, float, float]
 
@@ -77,8 +77,9 @@ class BoxGenerator(_UniformGenerator):
         area = self.scale[1] * height * width
         tallest = min(height, math.ceil(math.sqrt(area / self.ratio[0])))
         widest = min(width, math.ceil(math.sqrt(area * self.ratio[1])))
-        # each side is rounded to the nearest pixel
-        return tallest, widest, min(tallest * widest, math.ceil(area + (tallest + widest) / 2 + 1))
+        # each side is rounded to the nearest pixel, and is 1 at least
+        rounded = max(math.ceil(area + (tallest + widest) / 2 + 1), tallest, widest)
+        return tallest, widest, min(tallest * widest, rounded)
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Draw for a batch of ``(B, C, H, W)``."""
@@ -129,7 +130,8 @@ class ScarGenerator(_UniformGenerator):
     def largest(self, height: int, width: int) -> tuple[int, int, int]:
         """Return the height, the width and the area in pixels that no scar's square exceeds on such an image."""
         shorter = min(height, width)
-        widest, longest = max(_LEAST_WIDTH, self.width[1] * shorter), max(_LEAST_LENGTH, self.length[1] * shorter)
+        widest = max(LEAST_SCAR_WIDTH, self.width[1] * shorter)
+        longest = max(LEAST_SCAR_LENGTH, self.length[1] * shorter)
         side = min(shorter, math.ceil(math.hypot(widest, longest)))
         return side, side, side * side
 
@@ -137,8 +139,8 @@ class ScarGenerator(_UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         shorter = min(batch_shape[-2:])
         width_draw, length_draw, *angle_draws = self.uniform(4, batch_shape, same_on_batch)
-        widths = (_between(self.width, width_draw) * shorter).clamp(min=_LEAST_WIDTH)
-        lengths = (_between(self.length, length_draw) * shorter).clamp(min=_LEAST_LENGTH)
+        widths = (_between(self.width, width_draw) * shorter).clamp(min=LEAST_SCAR_WIDTH)
+        lengths = (_between(self.length, length_draw) * shorter).clamp(min=LEAST_SCAR_LENGTH)
         sides = torch.hypot(widths, lengths).ceil().clamp(max=self.largest(*batch_shape[-2:])[0]).long()
         return {
             "scar_widths": widths,

@@ -24,7 +24,7 @@ class Scar(NamedTuple):
 
     def mean(self, pixels: Tensor) -> Tensor:
         """Return the mean ``(B, C, 1)`` of the pixels ``(B, C, N)`` that the scar covers."""
-        weight = (self.inside & self.square.valid())[:, None].to(pixels.dtype)
+        weight = (self.inside & self.square.valid())[:, None].to(torch.promote_types(pixels.dtype, torch.float32))
         return (pixels * weight).sum(2, keepdim=True) / weight.sum(2, keepdim=True)
 
 

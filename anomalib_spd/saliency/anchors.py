@@ -54,27 +54,29 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     # the lower ends too: an enlarged map has its extremes at its border or in the middle of a cell
     levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
     values, counts = levels.values, levels.counts
-    boundaries = cluster(levels, clusters).boundaries.to(values.dtype)
     low, high = values[:, :1], values[:, -1:]
-    # clusters without pixels lie beyond the ends
-    edges = torch.cat([torch.full_like(low, -torch.inf), boundaries, torch.full_like(low, torch.inf)], 1)
-    if choice == "max":
-        number = (boundaries < high).sum(1, keepdim=True)
-    elif choice == "min":
-        number = torch.zeros_like(low).long()
+    # the cluster of each level; where a map has fewer values than clusters, some have none
+    label = torch.searchsorted(cluster(levels, clusters).boundaries.to(values.dtype), values)
+    if choice == "random":
+        number = torch.arange(clusters, device=values.device)[:, None]
+        filled = ((label[:, None] == number) & (counts[:, None] > 0)).any(2).cumsum(1)
+        chosen = torch.searchsorted(filled, (draw[:, None] * filled[:, -1:]).long(), right=True)
     else:
-        number = (draw[:, None] * clusters).long().clamp(max=clusters - 1)
-    above, up_to = edges.gather(1, number), edges.gather(1, number + 1)
-    margin = (high - low) / (2 * (_LEVELS - 1))
-    # pixels that are in for certain, whatever level they were rounded to
-    found = (counts * (values - margin > above) * (values + margin <= up_to)).sum(1, keepdim=True)
-    # as many as this sample stands for; the sum from the top, so the first level that suffices
-    from_top = counts.flip(1).cumsum(1).flip(1)
-    enough = (from_top * stride**2 >= min(_TOP, height * width)).sum(1, keepdim=True) - 1
-    top = values.gather(1, enough.clamp(min=0)) - 2 * margin
-    few = found < 2
-    above = torch.where(high > low, torch.where(few, top, above), -torch.inf)[:, 0]
-    return Region(above, None if choice == "max" else torch.where(few | (high == low), torch.inf, up_to)[:, 0])
+        chosen = label[:, -1:] if choice == "max" else label[:, :1]
+    member = (label == chosen) & (counts > 0)
+    # levels are the nearest ones; a little more than half their distance, as that is rounded as well
+    margin = 0.501 * (high - low) / (_LEVELS - 1)
+    above = torch.where(member, values, torch.inf).amin(1, keepdim=True) - margin
+    up_to = torch.where(member, values, -torch.inf).amax(1, keepdim=True) + margin
+
+    few = (counts * member).sum(1, keepdim=True) < 2
+    # the last level from which upwards the sample stands for so many pixels
+    from_top = counts.flip(1).cumsum(1).flip(1) * stride**2
+    enough = (from_top >= min(_TOP, height * width)).sum(1, keepdim=True) - 1
+    top = values.gather(1, enough.clamp(min=0)) - margin
+    flat = high == low
+    above = torch.where(flat, -torch.inf, torch.where(few, top, above))[:, 0]
+    return Region(above, None if choice == "max" else torch.where(flat | few, torch.inf, up_to)[:, 0])
 
 
 def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:

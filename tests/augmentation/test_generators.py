@@ -166,13 +166,27 @@ def test_jitter_is_spread_around_no_change() -> None:
 
 def test_anchors_and_clusters_are_drawn_uniformly() -> None:
     torch.manual_seed(0)
-    params = SwapGenerator(_box(), tries=5)((DRAWS, 3, 64, 64))
+    params = SwapGenerator(_box(), tries=5)((DRAWS, 3, SIDE, 2 * SIDE))
     assert params["anchor_draws"].shape == (DRAWS, 6, 2)
     assert all(_is_uniform(draws) for draws in params["anchor_draws"].flatten(1).T)
     assert _is_uniform(params["cluster_draw"])
-    assert "heights" not in params
-    assert "widths" not in params
-    assert params["full_heights"].dtype == params["full_widths"].dtype == torch.int64
+    # columns and rows; the second is preferred where it does not overlap the first
+    (xs, ys), (_, _) = params["anchors"].permute(1, 2, 0)
+    assert _is_uniform(xs / (2 * SIDE))
+    assert _is_uniform(ys / SIDE)
+    assert (params["source_ys"] == torch.minimum(ys, SIDE - params["heights"])).all()
+    assert (params["source_xs"] == torch.minimum(xs, 2 * SIDE - params["widths"])).all()
+
+
+def test_two_places_hold_the_full_size_but_for_want_of_room() -> None:
+    torch.manual_seed(0)
+    params = SwapGenerator(BoxGenerator((0.2, 0.25), (0.5, 2.0)), tries=1)((DRAWS, 3, 60, 60))
+    fits = params["heights"] == params["full_heights"]
+    assert (params["heights"] <= params["full_heights"]).all()
+    assert (params["widths"] <= params["full_widths"]).all()
+    assert 0.05 < fits.float().mean() < 0.95
+    with pytest.raises(ValueError, match=r"up to a quarter.*`scale`"):
+        SwapGenerator(BoxGenerator((0.1, 0.3), (0.5, 2.0)))
 
 
 @every

@@ -43,7 +43,15 @@ def _largest_share(anchors: list[Pair], size: Pair, image: Pair) -> float:
 def _swap(anchors: list[list[Pair]], sizes: list[Pair], image: Pair) -> list[dict[str, int]]:
     heights, widths = torch.tensor(sizes).T
     places = swap_places(torch.tensor(anchors), heights, widths, image)
+    used = places.pop("anchors")
     assert all(value.dtype == torch.int64 and value.shape == (len(sizes),) for value in places.values())
+    # columns and rows, of which the patches may have been shifted
+    assert used.dtype == torch.int64
+    assert used[:, 0].flip(1).tolist() == [list(own[0]) for own in anchors]
+    for (x, y), height, width, *target in zip(
+        used[:, 1].tolist(), *(places[k].tolist() for k in ("heights", "widths", "target_ys", "target_xs")), strict=True
+    ):
+        assert _placed((y, x), (height, width), image) == tuple(target)
     return [{key: int(value[index]) for key, value in places.items()} for index in range(len(sizes))]
 
 
@@ -117,6 +125,14 @@ def test_shrinking_keeps_the_aspect() -> None:
     place = _crowded([(0, 0), (0, 10), (3, 4)], (40, 20), (100, 100))
     assert (place["heights"], place["widths"]) == (20, 10)
     assert (place["target_ys"], place["target_xs"]) == (0, 10)
+
+
+def test_no_pixel_is_lost_to_rounding() -> None:
+    # every size and every smaller distance
+    distances, sizes = torch.combinations(torch.arange(1, 129)).T
+    anchors = torch.zeros(len(sizes), 2, 2, dtype=torch.int64)
+    anchors[:, 1, 0] = distances
+    assert (swap_places(anchors, sizes, sizes, (512, 512))["heights"] == distances).all()
 
 
 def test_the_anchor_that_leaves_most_is_taken() -> None:
