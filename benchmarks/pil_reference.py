@@ -4,8 +4,10 @@ import math
 import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
+from sklearn.cluster import KMeans
 from torch import Tensor
 from torchvision.transforms import ColorJitter
 from torchvision.transforms.functional import to_pil_image, to_tensor
@@ -26,14 +28,27 @@ def cut_paste(image: Image.Image) -> Image.Image:
     return image
 
 
-def cut_swap(image: Image.Image) -> Image.Image:
+def cut_swap(image: Image.Image, anchors: list[tuple[int, int]] | None = None) -> Image.Image:
     """Exchange two patches of the image."""
     height, width = _size(image, (0.02, 0.15), (0.3, 1 / 0.3))
-    (x, y), (u, v) = _place(image, height, width), _place(image, height, width)
+    anchors = anchors or [_place(image, height, width), _place(image, height, width)]
+    (x, y), (u, v) = ((min(x, image.width - width), min(y, image.height - height)) for x, y in anchors)
     first, second = (image.crop((a, b, a + width, b + height)) for a, b in ((x, y), (u, v)))
     image.paste(first, (u, v))
     image.paste(second, (x, y))
     return image
+
+
+def cut_swap_per_image(images: Tensor, maps: Tensor) -> Tensor:
+    """Exchange two patches of each image where its saliency map ``(1, H, W)`` is in the highest of four clusters."""
+    negatives = []
+    for image, saliency in zip(images.cpu(), maps.cpu().numpy(), strict=True):
+        clusters = KMeans(4, n_init=1).fit(saliency.reshape(-1, 1))
+        rows, columns = np.nonzero((clusters.labels_ == clusters.cluster_centers_.argmax()).reshape(saliency.shape[1:]))
+        drawn = random.sample(range(len(rows)), 2)
+        anchors = [(int(columns[pixel]), int(rows[pixel])) for pixel in drawn]
+        negatives.append(to_tensor(cut_swap(to_pil_image(image), anchors)))
+    return torch.stack(negatives).to(images.device)
 
 
 def smooth_blend(image: Image.Image) -> Image.Image:

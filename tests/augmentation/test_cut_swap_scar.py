@@ -12,7 +12,6 @@ from torch import Tensor
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 
 WIDE: dict[str, Any] = {"width": (0.02, 0.25), "length": (0.05, 0.25), "degrees": (-180.0, 180.0)}
-both = pytest.mark.parametrize("make", [RandomCutSwap, RandomCutSwapScar])
 
 
 def _by_loop(image: Tensor, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
