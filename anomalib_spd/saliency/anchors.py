@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .clustering import cluster, count_levels
+from .clustering import assert_finite, cluster, count_levels
 
 Choice = Literal["max", "min", "random"]
 
@@ -49,9 +49,10 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     Raises:
         RuntimeError: for maps that are not finite.
     """
+    # all of the map, though k-means looks at a part
+    assert_finite(saliency.amin(), saliency.amax())
     height, width = saliency.shape[-2:]
     stride = max(1, round((height * width / _SAMPLE) ** 0.5))
-    # the lower ends too: an enlarged map has its extremes at its border or in the middle of a cell
     levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
     values, counts = levels.values, levels.counts
     low, high = values[:, :1], values[:, -1:]
@@ -68,6 +69,9 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     margin = 0.501 * (high - low) / (_LEVELS - 1)
     above = torch.where(member, values, torch.inf).amin(1, keepdim=True) - margin
     up_to = torch.where(member, values, -torch.inf).amax(1, keepdim=True) + margin
+    # what is beyond the ends of the part belongs to the clusters there
+    above = torch.where(chosen == label[:, :1], -torch.inf, above)
+    up_to = torch.where(chosen == label[:, -1:], torch.inf, up_to)
 
     few = (counts * member).sum(1, keepdim=True) < 2
     # the last level from which upwards the sample stands for so many pixels
@@ -97,12 +101,17 @@ def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
     # a row by its share of the pixels, then a pixel of the row
     per_row = inside.view(torch.uint8).sum(2, dtype=torch.int32)
     up_to_row = per_row.cumsum(1, dtype=torch.int32)
-    wanted = (draws[..., 0] * up_to_row[:, -1:]).to(torch.int32)
-    row = torch.searchsorted(up_to_row, wanted, right=True).clamp_(max=saliency.shape[1] - 1)
-    number = (draws[..., 1] * per_row.gather(1, row)).to(torch.int32)
+    row = torch.searchsorted(up_to_row, _pick(draws[..., 0], up_to_row[:, -1:]), right=True)
+    row = row.clamp_(max=saliency.shape[1] - 1)
+    number = _pick(draws[..., 1], per_row.gather(1, row))
     members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2])).cumsum(2, dtype=torch.int32)
     column = torch.searchsorted(members, number[..., None], right=True)[..., 0]
     return torch.stack([row, column.clamp_(max=saliency.shape[2] - 1)], 2)
+
+
+def _pick(draw: Tensor, number: Tensor) -> Tensor:
+    """Return one of so many, int32 from 0; a draw next to 1 may be rounded up to one too many."""
+    return torch.minimum((draw * number).to(torch.int32), number - 1)
 
 
 def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
@@ -115,7 +124,11 @@ def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
 
     Returns:
         rows and columns, int64 ``(B, T, 2)``.
+
+    Raises:
+        RuntimeError: for maps that are not finite.
     """
+    assert_finite(saliency.amin(), saliency.amax())
     width = saliency.shape[2]
     number = min(number, saliency[0].numel())
     top = saliency.flatten(1).topk(number, dim=1).indices

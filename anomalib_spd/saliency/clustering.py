@@ -107,9 +107,14 @@ def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = values.flatten(1)
     rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    # torch's public checks read no values; this one is what Kornia uses, as it does not wait for the device
-    torch._assert_async(torch.isfinite(high - low).all(), "k-means takes finite values. Got NaN or infinity.")
+    assert_finite(low, high)
     return rows, low, high
+
+
+def assert_finite(low: Tensor, high: Tensor) -> None:
+    """Raise a RuntimeError where values with these ends are not finite; on a GPU, without waiting for it."""
+    # torch's public checks read no values; Kornia uses this one too
+    torch._assert_async(torch.isfinite(high - low).all(), "Saliency is to be finite. Got NaN or infinity.")
 
 
 def _wide(values: Tensor) -> torch.dtype:

@@ -112,11 +112,33 @@ def test_the_most_salient_pixels() -> None:
     assert draw_from_top(maps[:, :8, :8], 300, torch.rand(3, 50, 2)).max() < 8
 
 
-def test_maps_with_nan_are_refused() -> None:
-    maps = torch.rand(2, 16, 16)
-    maps[0, 0, 0] = torch.nan
+@pytest.mark.parametrize("size", [16, 400])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_maps_that_are_not_finite_are_refused(size: int, bad: float) -> None:
+    # the pixel is one that k-means does not look at in the large map
+    maps = torch.rand(2, size, size)
+    maps[1, 1, 1] = bad
     with pytest.raises(RuntimeError, match="finite"):
         salient_region(maps, 4, "max", torch.rand(2))
+    with pytest.raises(RuntimeError, match="finite"):
+        draw_from_top(maps, 300, torch.rand(2, 3, 2))
+
+
+def test_extremes_that_k_means_does_not_see_belong_to_the_clusters_at_the_ends() -> None:
+    torch.manual_seed(0)
+    maps = 0.4 + 0.2 * torch.rand(1, 400, 400)
+    maps[0, 1::3, 1::3] = 0.0
+    maps[0, 2::3, 2::3] = 1.0
+    assert 0.2 < (_draw(maps, "min", 2, 4000)[0] == 0).float().mean() < 0.3
+    assert 0.2 < (_draw(maps, "max", 2, 4000)[0] == 1).float().mean() < 0.3
+
+
+def test_the_greatest_draws_there_are() -> None:
+    maps = torch.zeros(1, 256, 256)
+    maps[0, :200] = 1.0
+    draws = torch.full((1, 1, 2), 1 - 2**-24)
+    assert (draws < 1).all()
+    assert draw_from_region(maps, salient_region(maps, 2, "max", torch.zeros(1)), draws).tolist() == [[[199, 255]]]
 
 
 def test_compiles_as_one_graph() -> None:
