@@ -50,7 +50,7 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
         RuntimeError: for maps that are not finite.
     """
     # all of the map, though k-means looks at a part
-    assert_finite(saliency.amin(), saliency.amax())
+    assert_finite(saliency.amin((1, 2)), saliency.amax((1, 2)))
     height, width = saliency.shape[-2:]
     stride = max(1, round((height * width / _SAMPLE) ** 0.5))
     levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
@@ -128,9 +128,9 @@ def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
     Raises:
         RuntimeError: for maps that are not finite.
     """
-    assert_finite(saliency.amin(), saliency.amax())
-    width = saliency.shape[2]
-    number = min(number, saliency[0].numel())
+    assert_finite(saliency.amin((1, 2)), saliency.amax((1, 2)))
+    height, width = saliency.shape[1:]
+    number = min(number, height * width)
     top = saliency.flatten(1).topk(number, dim=1).indices
     pixel = top.gather(1, (draws[..., 0] * number).long().clamp_(max=number - 1))
     return torch.stack([pixel.div(width, rounding_mode="floor"), pixel % width], 2)

@@ -114,7 +114,7 @@ def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def assert_finite(low: Tensor, high: Tensor) -> None:
     """Raise a RuntimeError where values with these ends are not finite; on a GPU, without waiting for it."""
     # torch's public checks read no values; Kornia uses this one too
-    torch._assert_async(torch.isfinite(high - low).all(), "Saliency is to be finite. Got NaN or infinity.")
+    torch._assert_async(torch.isfinite(high - low).all(), "Values are to be finite. Got NaN or infinity.")
 
 
 def _wide(values: Tensor) -> torch.dtype:
@@ -180,7 +180,8 @@ def _coarse_edges(sums: Tensor, levels: Levels, k: int) -> Tensor:
     at_grid = _at(sums, grid)
     # of a cluster from edge a to edge b, (B, b, a)
     cost = _inertia(at_grid[:, :, None, :], at_grid[:, :, :, None])
-    cost = cost.masked_fill(torch.ones_like(cost[0], dtype=torch.bool).triu(1), torch.inf)
+    backwards = torch.ones(cost.shape[1:], dtype=torch.bool, device=cost.device).triu(1)
+    cost = cost.masked_fill(backwards, torch.inf)
     total, choices = cost[:, :, 0], []
     for _ in range(k - 2):
         total, choice = (total[:, None, :] + cost).min(-1)

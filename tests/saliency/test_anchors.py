@@ -100,6 +100,11 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert (values >= kmeans_1d(maps, 4).boundaries[:, -1:] - 0.05).all()
 
 
+def test_an_empty_batch_has_no_pixels() -> None:
+    assert _draw(torch.rand(0, 16, 16))[1].shape == (0, 400, 2)
+    assert draw_from_top(torch.rand(0, 16, 16), 300, torch.rand(0, 5, 2)).shape == (0, 5, 2)
+
+
 def test_the_most_salient_pixels() -> None:
     torch.manual_seed(0)
     maps = torch.rand(3, 40, 30)
