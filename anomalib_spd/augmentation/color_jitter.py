@@ -14,8 +14,11 @@ _GREY = torch.ones(3, 1, dtype=torch.float64) * _LUMA
 _CHROMA = torch.eye(3, dtype=torch.float64) - _GREY
 # turns chroma by a quarter, from red towards green
 _QUARTER_TURN = _TO_YIQ.inverse() @ torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64) @ _TO_YIQ
-#: what any change of saturation and hue is a sum of, (3, 9)
-_BASIS = torch.stack([_GREY, _CHROMA, _QUARTER_TURN]).flatten(1)
+#: what any change of saturation and hue is a sum of, (3, 9), and what grey is of red, green and blue
+_CONSTANTS = {
+    dtype: (torch.stack([_GREY, _CHROMA, _QUARTER_TURN]).flatten(1).to(dtype), _LUMA.to(dtype))
+    for dtype in (torch.float32, torch.float64)
+}
 
 
 def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
@@ -48,10 +51,11 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     # half precision would show: an autocast region around must not reach these products
     with torch.autocast(patch.device.type, enabled=False):
         if patch.shape[1] == 3:
+            basis, luma = (constant.to(patch.device) for constant in _CONSTANTS[dtype])
             angle, color = hue * (2 * math.pi), gain * saturation
             weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
-            matrix = (weights @ _BASIS.to(pixels)).view(-1, 3, 3)
-            jittered = torch.bmm(matrix, pixels).add_(rest * (_LUMA.to(pixels) @ mean.to(dtype))[:, None])
+            matrix = (weights @ basis).view(-1, 3, 3)
+            jittered = torch.bmm(matrix, pixels).add_(rest * (luma @ mean.to(dtype))[:, None])
         else:
             jittered = torch.mul(gain[:, None, None], pixels).add_(rest * mean)
     return jittered.clamp_(0, 1).to(patch.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 from .base import PatchAugmentation, on_device_of
 from .color_jitter import jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from .patches import copy, once, patches, read, unite, write
+from .patches import once, patches, read, unite, write
 
 
 class RandomCutPaste(PatchAugmentation):
@@ -59,14 +59,13 @@ class RandomCutPaste(PatchAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches pasted."""
-        output = copy(input)
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
         cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
         pixels = read(input, cut.at(params["source_ys"], params["source_xs"], width))
         if self.jittered:
             pixels = jitter_colors(pixels, params["jitter"], cut.mean(pixels))
-        return write(output, cut.at(params["target_ys"], params["target_xs"], width), once(cut, pixels))
+        return write(input, (cut.at(params["target_ys"], params["target_xs"], width), once(cut, pixels)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -75,4 +74,4 @@ class RandomCutPaste(PatchAugmentation):
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
         cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
-        return unite(copy(input), cut.at(params["target_ys"], params["target_xs"], width))
+        return unite(input, (cut.at(params["target_ys"], params["target_xs"], width), None))

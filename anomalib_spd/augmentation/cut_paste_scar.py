@@ -8,7 +8,7 @@ from torch import Tensor
 from .base import PatchAugmentation, on_device_of
 from .color_jitter import jitter_colors
 from .generators import Jitter, JitteredGenerator, ScarGenerator, TwoPlacesGenerator
-from .patches import copy, once, read, unite, write
+from .patches import once, read, unite, write
 from .scars import Scar, scars
 
 
@@ -64,7 +64,6 @@ class RandomCutPasteScar(PatchAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their strips pasted."""
-        output = copy(input)
         params = on_device_of(input, params)
         scar, index = self._target(input, params)
         source = scar.source + (params["source_ys"] * input.shape[-1] + params["source_xs"])[:, None]
@@ -72,14 +71,14 @@ class RandomCutPasteScar(PatchAugmentation):
         if self.jittered:
             pixels = jitter_colors(pixels, params["jitter"], scar.mean(pixels))
         pixels = torch.where(scar.inside[:, None], pixels, read(input, index))
-        return write(output, index, once(scar.square, pixels))
+        return write(input, (index, once(scar.square, pixels)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the strips' pixels."""
         scar, index = self._target(input, on_device_of(input, params))
-        return unite(copy(input), index, scar.inside)
+        return unite(input, (index, scar.inside))
 
     def _target(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Scar, Tensor]:
         """Return the scars, and where their squares lie, ``(B, N)``."""

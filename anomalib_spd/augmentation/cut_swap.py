@@ -8,7 +8,7 @@ from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
 from .generators import BoxGenerator
-from .patches import Patch, copy, once, patches, read, unite, write
+from .patches import Patch, once, patches, read, unite, write
 from .swap import Guide, SwapAugmentation
 
 
@@ -81,17 +81,16 @@ class RandomCutSwap(SwapAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches swapped."""
-        output = copy(input)
         patch, source, target = self._patch(input, params)
         first, second = once(patch, read(input, source)), once(patch, read(input, target))
-        return write(write(output, target, first), source, second)
+        return write(input, (target, first), (source, second))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with both patches."""
         _, source, target = self._patch(input, params)
-        return unite(unite(copy(input), source), target)
+        return unite(input, (source, None), (target, None))
 
     def _patch(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Patch, Tensor, Tensor]:
         """Return the patches, and the index ``(B, N)`` of each of the two places."""

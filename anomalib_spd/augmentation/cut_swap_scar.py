@@ -9,7 +9,7 @@ from anomalib_spd.saliency.anchors import Choice
 
 from .base import on_device_of
 from .generators import LEAST_SCAR_LENGTH, LEAST_SCAR_WIDTH, ScarGenerator
-from .patches import copy, once, read, unite, write
+from .patches import once, read, unite, write
 from .scars import Scar, scars
 from .swap import Guide, SwapAugmentation
 
@@ -68,24 +68,19 @@ class RandomCutSwapScar(SwapAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their strips swapped."""
-        output, pieces = copy(input), []
+        pieces = []
         for place, other, scar in self._scars(input, on_device_of(input, params)):
             index = scar.square.offsets + place
             pixels = read(input, torch.where(scar.inside, scar.source + other, index))
             pieces.append((index, once(scar.square, pixels)))
-        for index, pixels in pieces:
-            write(output, index, pixels)
-        return output
+        return write(input, *pieces)
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with both strips."""
         both = self._scars(input, on_device_of(input, params))
-        output = copy(input)
-        for place, _, scar in both:
-            unite(output, scar.square.offsets + place, scar.inside)
-        return output
+        return unite(input, *((scar.square.offsets + place, scar.inside) for place, _, scar in both))
 
     def _scars(self, input: Tensor, params: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, Scar]]:
         """Return, for each of the two, where its square begins and the other's, int64 ``(B, 1)``, and the scar."""

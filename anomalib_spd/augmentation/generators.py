@@ -216,8 +216,9 @@ class JitteredGenerator(_UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         params: dict[str, Tensor] = self.patch(batch_shape, same_on_batch)
         draw = self.uniform(4, batch_shape, same_on_batch)
-        strength, center = draw.new_tensor([self.jitter, (1, 1, 1, 0)])
-        params["jitter"] = center + (2 * draw.T - 1) * strength
+        least = [center - strength for center, strength in zip((1, 1, 1, 0), self.jitter, strict=True)]
+        low, span = draw.new_tensor([least, [2 * strength for strength in self.jitter]])
+        params["jitter"] = torch.addcmul(low, span, draw.T)
         return params
 
 

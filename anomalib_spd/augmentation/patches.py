@@ -33,7 +33,8 @@ class Patch(NamedTuple):
         """Return the mean ``(B, C, 1)`` of the patches' pixels ``(B, C, N)``."""
         dtype = torch.promote_types(pixels.dtype, torch.float32)
         repeated = (self.offsets.shape[1] - self.area)[:, None]
-        return (pixels.sum(2, keepdim=True, dtype=dtype) - repeated * pixels[:, :, -1:]) / self.area[:, None]
+        total = pixels.sum(2, keepdim=True, dtype=dtype)
+        return torch.addcmul(total, repeated.to(dtype), pixels[:, :, -1:].to(dtype), value=-1) / self.area[:, None]
 
 
 def patches(heights: Tensor, widths: Tensor, room: int, image_size: tuple[int, int]) -> Patch:
@@ -58,19 +59,20 @@ def once(patch: Patch, pixels: Tensor) -> Tensor:
     return torch.where(patch.valid()[:, None], pixels, pixels.detach()) if pixels.requires_grad else pixels
 
 
-def copy(images: Tensor) -> Tensor:
-    """Return a copy of images ``(B, C, H, W)`` to write into."""
-    return images.clone(memory_format=torch.contiguous_format)
-
-
-def write(output: Tensor, index: Tensor, pixels: Tensor) -> Tensor:
-    """Put pixels ``(B, C, N)`` at index ``(B, N)`` of a copy of images ``(B, C, H, W)``, and return it."""
-    output.flatten(2).scatter_(2, index[:, None].expand(-1, output.shape[1], -1), pixels)
+def write(images: Tensor, *pieces: tuple[Tensor, Tensor]) -> Tensor:
+    """Return a copy of images ``(B, C, H, W)`` that has, of each piece, pixels ``(B, C, N)`` at index ``(B, N)``."""
+    # after all is read and computed: a copy drives everything else out of a CPU's cache
+    output = images.clone(memory_format=torch.contiguous_format)
+    for index, pixels in pieces:
+        output.flatten(2).scatter_(2, index[:, None].expand(-1, images.shape[1], -1), pixels)
     return output
 
 
-def unite(output: Tensor, index: Tensor, changed: Tensor | None = None) -> Tensor:
-    """Make a copy of masks ``(B, C, H, W)`` at least 1 at index ``(B, N)``, where bool ``(B, N)`` holds, and return it."""
-    here = read(output, index)
-    least = here.new_ones(()) if changed is None else changed[:, None].to(here.dtype)
-    return write(output, index, torch.maximum(here, least))
+def unite(masks: Tensor, *pieces: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Return masks ``(B, C, H, W)`` that are at least 1 at each index ``(B, N)``, where bool ``(B, N)``, if any, holds."""
+    united = []
+    for index, changed in pieces:
+        here = read(masks, index)
+        least = here.new_ones(()) if changed is None else changed[:, None].to(here.dtype)
+        united.append((index, torch.maximum(here, least)))
+    return write(masks, *united)

@@ -9,7 +9,7 @@ from torch import Tensor
 from .base import PatchAugmentation, on_device_of
 from .color_jitter import jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from .patches import copy, patches, read, unite, write
+from .patches import patches, read, unite, write
 
 Halo = Literal["replicate", "literal", "masked"]
 
@@ -99,7 +99,6 @@ class RandomSmoothBlend(PatchAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the blended images ``(B, C, H, W)``."""
-        output = copy(input)
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
         cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
@@ -107,75 +106,68 @@ class RandomSmoothBlend(PatchAugmentation):
         if self.jittered:
             patch = jitter_colors(patch, params["jitter"], cut.mean(patch))
 
-        rows, columns = self._window(input, params, flags)
-        row, column = _in_patch(rows, params, "y"), _in_patch(columns, params, "x")
+        rows, columns, index = self._window(input, params, flags)
+        row, column = _nearest(rows, params["heights"]), _nearest(columns, params["widths"])
         # the foreground: the patch moved to its place, its edge continued
-        source = _index(row, column, params["widths"][:, None, None])
+        source = ((row * params["widths"][:, None])[:, :, None] + column[:, None]).flatten(1)
         foreground = patch.gather(2, source[:, None].expand(-1, input.shape[1], -1))
         if flags["halo"] == "literal":
-            inside = (rows - row == params["target_ys"][:, None])[:, :, None] & (
-                columns - column == params["target_xs"][:, None]
-            )[:, None]
+            inside = (rows == row)[:, :, None] & (columns == column)[:, None]
             foreground = foreground * inside.flatten(1)[:, None]
-        index = _index(rows, columns, width)
         alpha = _alpha(rows, columns, params, flags, input.dtype)[:, None].to(input.dtype)
         # interpolation ends exactly at both ends and nowhere between leaves the range of the two
-        return write(output, index, torch.lerp(read(input, index), foreground, alpha))
+        return write(input, (index, torch.lerp(read(input, index), foreground, alpha)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
         params = on_device_of(input, params)
-        rows, columns = self._window(input, params, flags)
-        alpha = _alpha(rows, columns, params, flags, input.dtype)
-        return unite(copy(input), _index(rows, columns, input.shape[-1]), alpha > 0)
+        rows, columns, index = self._window(input, params, flags)
+        return unite(input, (index, _alpha(rows, columns, params, flags, input.dtype) > 0))
 
-    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the rows ``(B, h)`` and columns ``(B, w)`` of a window that holds everything that changes.
+    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a window that holds everything that changes.
 
-        Its size is that of the largest patch there can be, the same for the whole batch.
+        Its size is that of the largest patch there can be, the same for the whole batch. Rows ``(B, h)`` and columns
+        ``(B, w)`` count from the patch's first; the third is the index ``(B, h * w)``.
         """
         height, width = input.shape[-2:]
         reach = 0 if flags["halo"] == "masked" else _radius(flags)
         patch_height, patch_width, _ = self.box.largest(height, width)
 
-        def positions(first: Tensor, size: int, limit: int) -> Tensor:
+        def positions(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
             size = min(limit, size + 2 * reach)
-            start = (first - reach).clamp(0, limit - size)
-            return start[:, None] + torch.arange(size, device=input.device)
+            start, number = (first - reach).clamp(0, limit - size), torch.arange(size, device=input.device)
+            return start, number, (start - first)[:, None] + number
 
-        return (
-            positions(params["target_ys"], patch_height, height),
-            positions(params["target_xs"], patch_width, width),
-        )
+        top, down, rows = positions(params["target_ys"], patch_height, height)
+        left, across, columns = positions(params["target_xs"], patch_width, width)
+        first = torch.add(left, top, alpha=width)
+        return rows, columns, first[:, None] + torch.add(across, down[:, None], alpha=width).flatten()
 
 
-def blurred_box(position: Tensor, start: Tensor, length: Tensor, sigma: float, radius: int) -> Tensor:
-    r"""Blur the indicator of ``[start, start + length)`` by a Gaussian, in one dimension and closed form (ours).
+def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int) -> Tensor:
+    r"""Blur the indicator of ``[0, length)`` by a Gaussian, in one dimension and closed form (ours).
 
     The kernel's weight at offset :math:`j` is the Gaussian's integral over ``[j - 0.5, j + 0.5]``, zero beyond
     ``radius`` and scaled to sum to 1; the sum over the box telescopes into a difference of two distribution functions.
 
     Args:
-        position: where to evaluate, pixels, ``(B, N)``.
-        start: first pixel of the box, ``(B,)``.
+        offset: where to evaluate, floating, whole pixels from the box's first, ``(B, N)``.
         length: pixels of the box, ``(B,)``.
         sigma: standard deviation, pixels.
         radius: reach of the kernel, pixels.
 
     Returns:
-        values in ``[0, 1]``, ``(B, N)``, of the dtype of ``position``.
+        values in ``[0, 1]``, ``(B, N)``, of the dtype of ``offset``.
     """
     reach = radius + 0.5
     scale = 1 / (sigma * math.sqrt(2))
-
-    def cumulative(offset: Tensor) -> Tensor:
-        return torch.erf(offset.clamp(-reach, reach) * scale)
-
-    offset = position - start[:, None]
-    spread = cumulative(offset + 0.5) - cumulative(offset + 0.5 - length[:, None])
-    return spread / (2 * math.erf(reach * scale))
+    to_edges = torch.stack([offset, offset - length[:, None]]).add_(0.5)
+    to_first, to_last = to_edges.clamp_(-reach, reach).mul_(scale).erf_()
+    blurred: Tensor = (to_first - to_last) / (2 * math.erf(reach * scale))
+    return blurred
 
 
 def _alpha(
@@ -185,24 +177,18 @@ def _alpha(
     # half precision has holes between places
     dtype = torch.promote_types(dtype, torch.float32)
     axes = []
-    for positions, axis, size in ((rows, "y", params["heights"]), (columns, "x", params["widths"])):
-        blurred = blurred_box(positions.to(dtype), params[f"target_{axis}s"], size, flags["sigma"], _radius(flags))
+    for offsets, size in ((rows, params["heights"]), (columns, params["widths"])):
+        blurred = blurred_box(offsets.to(dtype), size, flags["sigma"], _radius(flags))
         if flags["halo"] == "masked":
-            blurred = blurred * (positions - _in_patch(positions, params, axis) == params[f"target_{axis}s"][:, None])
+            blurred = blurred * (offsets == _nearest(offsets, size))
             blurred = blurred / blurred.amax(dim=1, keepdim=True)
         axes.append(blurred)
     return (axes[0][:, :, None] * axes[1][:, None]).flatten(1)
 
 
-def _in_patch(positions: Tensor, params: dict[str, Tensor], axis: str) -> Tensor:
-    """Return the row or column of the patch, int64 ``(B, N)``, that is nearest to rows or columns ``(B, N)``."""
-    size = params["heights" if axis == "y" else "widths"][:, None]
-    return torch.minimum((positions - params[f"target_{axis}s"][:, None]).clamp(min=0), size - 1)
-
-
-def _index(rows: Tensor, columns: Tensor, width: int | Tensor) -> Tensor:
-    """Return the index ``(B, h * w)`` of rows ``(B, h)`` and columns ``(B, w)`` in planes of this width."""
-    return (rows[:, :, None] * width + columns[:, None]).flatten(1)
+def _nearest(offsets: Tensor, size: Tensor) -> Tensor:
+    """Return the row or column of the patch, int64 ``(B, N)``, that is nearest to those at ``offsets`` ``(B, N)``."""
+    return torch.minimum(offsets.clamp(min=0), size[:, None] - 1)
 
 
 def _radius(flags: dict[str, Any]) -> int:
