@@ -65,28 +65,37 @@ def kmeans_1d(values: Tensor, k: int, bins: int | None = None) -> Clusters:
 
 
 class Levels(NamedTuple):
-    """Values of each row in ascending order, and how often each occurs.
+    """Values of each row in ascending order, how often each occurs, and how to search them for clusters.
 
     Attributes:
         values: float64 (on MPS float32) ``(B, M)``, ascending.
         counts: of the same dtype and shape.
-        grid: edges that the search begins with: so many quantiles, and so many steps of the range.
-        starts: how many of the best clusterings between those are taken on.
-        sweeps: how often each refinement of them is repeated.
+        grid: edges between values that the search begins with, int64 ``(B, E)``, ascending from 0 to M.
+        step: a refinement looks so many values to either side of an edge, at the most.
+        starts: how many of the best clusterings on the grid are refined.
+        sweeps: how often each refinement is repeated.
     """
 
     values: Tensor
     counts: Tensor
-    grid: int
+    grid: Tensor
+    step: int
     starts: int
     sweeps: int
 
 
 def sort_values(values: Tensor) -> Levels:
     """Return all values of each row of floating ``(B, ...)``, each counted once."""
-    rows, _, _ = _rows(values)
+    rows, low, high = _rows(values)
     ascending = rows.sort(1).values.to(_wide(rows))
-    return Levels(ascending, torch.ones_like(ascending), grid=64, starts=12, sweeps=2)
+    size, device = ascending.shape[1], ascending.device
+    # quantiles see where most values are, even steps where the few are, and powers of 2 how few they are
+    share = torch.linspace(0, 1, 65, device=device, dtype=ascending.dtype)
+    powers = 2 ** torch.arange((size - 1).bit_length(), device=device)
+    fixed = torch.cat([(share * size).long(), powers, size - powers]).expand(len(rows), -1)
+    steps = torch.searchsorted(ascending, low + (high - low) * share[1:-1])
+    grid = torch.cat([fixed, steps], 1).sort(1).values
+    return Levels(ascending, torch.ones_like(ascending), grid, -(-size // 64), starts=12, sweeps=2)
 
 
 def count_levels(values: Tensor, bins: int) -> Levels:
@@ -99,7 +108,9 @@ def count_levels(values: Tensor, bins: int) -> Levels:
     counts.scatter_add_(1, index, counts.new_ones(()).expand_as(index))
     levels = low + torch.arange(bins, device=rows.device, dtype=counts.dtype) * width
     # what is gained by rounding is not to be lost to a search beyond its precision
-    return Levels(levels, counts, grid=16, starts=2, sweeps=1)
+    step = -(-bins // 64)
+    grid = torch.arange(0, bins + step, step, device=rows.device).clamp_(max=bins).expand(len(rows), -1)
+    return Levels(levels, counts, grid, step, starts=1, sweeps=1)
 
 
 def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,8 +146,7 @@ def _search(levels: Levels, k: int) -> Tensor:
     values, counts = levels.values, levels.counts
     moments = torch.stack([counts, counts * values, counts * values.square()])
     sums = F.pad(moments, (1, 0)).cumsum(-1)
-    step = -(-values.shape[1] // levels.grid)
-    edges = _coarse_edges(sums, levels, k)
+    edges, step = _coarse_edges(sums, levels, k), levels.step
     while step > 1:
         step = -(-step // _REACH)
         for _ in range(levels.sweeps):
@@ -167,16 +177,7 @@ def _coarse_edges(sums: Tensor, levels: Levels, k: int) -> Tensor:
 
     They differ in the last inner edge: what follows may lead to different optima of nearly the same inertia.
     """
-    values, (batch, size) = levels.values.contiguous(), levels.values.shape
-    # quantiles see where most values are, even steps where the few are, and powers of 2 how few they are
-    share = torch.linspace(0, 1, levels.grid + 1, device=values.device, dtype=values.dtype)
-    steps = values[:, :1] + (values[:, -1:] - values[:, :1]) * share[1:-1]
-    mass = sums[0, :, 1:].contiguous()
-    quantiles = torch.searchsorted(mass, share[1:-1] * mass[:, -1:])
-    powers = 2 ** torch.arange((size - 1).bit_length(), device=values.device)
-    ends = torch.cat([powers.new_zeros(1), powers, size - powers, powers.new_full((1,), size)]).expand(batch, -1)
-    grid = torch.cat([quantiles, torch.searchsorted(values, steps), ends], 1).sort(1).values
-
+    grid, batch = levels.grid, len(levels.grid)
     at_grid = _at(sums, grid)
     # of a cluster from edge a to edge b, (B, b, a)
     cost = _inertia(at_grid[:, :, None, :], at_grid[:, :, :, None])
