@@ -277,7 +277,7 @@ def test_in_a_file_of_stock_anomalib(sample_folder: Path, tmp_path: Path) -> Non
                         "transforms": [
                             {"class_path": "torchvision.transforms.v2.RandomVerticalFlip", "init_args": {"p": 1.0}},
                             {
-                                "class_path": f"{TorchvisionTransform.__module__}.TorchvisionTransform",
+                                "class_path": "anomalib_spd.augmentation.TorchvisionTransform",
                                 "init_args": {
                                     "augmentation": {
                                         "class_path": "anomalib_spd.augmentation.RandomSmoothBlend",
