@@ -4,8 +4,7 @@
     python benchmarks/augmentation.py --compile  # with torch.compile as well
 
 Runs on the GPU where there is one. Everything is timed in turns, once a round, so that a busy machine slows all alike;
-what is printed are medians, and ratios of medians. On a CPU, leave `THP_MEM_ALLOC_ENABLE` unset: with it torch takes
-fresh pages for every large tensor, which makes the copy slower that all else is compared with.
+what is printed are medians, and ratios of medians. The figures on record were taken without `THP_MEM_ALLOC_ENABLE`.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from torch import Tensor
 from .base import PatchAugmentation, on_device_of
 from .color_jitter import jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from .patches import once, patches, read, unite, write
+from .patches import Patch, once, patches, read, unite, write
 
 
 class RandomCutPaste(PatchAugmentation):
@@ -60,18 +60,21 @@ class RandomCutPaste(PatchAugmentation):
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches pasted."""
         params = on_device_of(input, params)
-        height, width = input.shape[-2:]
-        cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
-        pixels = read(input, cut.at(params["source_ys"], params["source_xs"], width))
+        patch = self._patch(input, params)
+        pixels = read(input, patch.at(params["source_ys"], params["source_xs"], input.shape[-1]))
         if self.jittered:
-            pixels = jitter_colors(pixels, params["jitter"], cut.mean(pixels))
-        return write(input, (cut.at(params["target_ys"], params["target_xs"], width), once(cut, pixels)))
+            pixels = jitter_colors(pixels, params["jitter"], patch.mean(pixels))
+        target = patch.at(params["target_ys"], params["target_xs"], input.shape[-1])
+        return write(input, (target, once(patch, pixels)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the pasted pixels."""
         params = on_device_of(input, params)
+        target = self._patch(input, params).at(params["target_ys"], params["target_xs"], input.shape[-1])
+        return unite(input, (target, None))
+
+    def _patch(self, input: Tensor, params: dict[str, Tensor]) -> Patch:
         height, width = input.shape[-2:]
-        cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
-        return unite(input, (cut.at(params["target_ys"], params["target_xs"], width), None))
+        return patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))

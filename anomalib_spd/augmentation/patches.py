@@ -43,7 +43,7 @@ def patches(heights: Tensor, widths: Tensor, room: int, image_size: tuple[int, i
     dtype = torch.float32 if image_size[0] * image_size[1] < 2**22 else torch.float64
     number = torch.arange(room, device=heights.device, dtype=dtype)
     rows = ((number + 0.5) / widths[:, None]).floor_()
-    # from row to row the image has so many pixels more than the patch; in place, as fresh memory is what takes time
+    # from row to row the image has so many pixels more than the patch
     offsets = rows.mul_(image_size[1] - widths[:, None]).add_(number)
     last = torch.add(widths - 1, heights - 1, alpha=image_size[1])[:, None]
     return Patch(offsets.clamp_(max=last.to(dtype)).long(), (heights * widths)[:, None])
