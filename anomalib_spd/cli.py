@@ -3,8 +3,6 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 from . import __version__
 
@@ -15,6 +13,7 @@ usage: anomalib-spd COMMAND ...
 
 commands of this package:
   pretrain    train a backbone to see small local differences
+  twoclass    train and test a classifier or a segmenter on normal and defective images
   backbones   list, show, add, remove or export the backbones on the shelf
   benchmark   measure a grid of backbones, detectors, categories and seeds
   report      tables and pictures of a grid's results
@@ -41,6 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     own: dict[str, Callable[[list[str]], int]] = {
         "pretrain": pretrain,
+        "twoclass": twoclass,
         "backbones": backbones,
         "benchmark": benchmark,
         "report": report,
@@ -59,56 +59,21 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def pretrain(args: list[str]) -> int:
     """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
-    from lightning.pytorch import LightningDataModule, Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-    from lightning.pytorch.loggers import CSVLogger
+    from lightning.pytorch import LightningDataModule
 
     from .pretraining import SPDPretraining
+    from .training_cli import TrainingCLI
 
-    class PretrainCLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_argument(
-                "--ckpt_path",
-                type=str | None,
-                default="last",
-                help="checkpoint to go on from: 'last' is this run's own, if there is one",
-            )
-            # one checkpoint a run, in a place that the next start of the same command finds
-            parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-            parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
-            parser.link_arguments(
-                "trainer.default_root_dir",
-                "checkpoint.dirpath",
-                compute_fn=lambda root: str(Path(root or ".") / "checkpoints"),
-            )
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer = self.config.trainer
-            if trainer.logger is None:
-                # beside the checkpoints; Lightning's default depends on whether TensorBoard happens to be installed
-                kwargs["logger"] = CSVLogger(trainer.default_root_dir or ".", name="log")
-            return super().instantiate_trainer(**kwargs)
-
-    for expected in (
-        "LightningCLI's args parameter is intended",  # to be called from Python: we are that Python
-        r'.*ckpt_path="last"\) is set, but there is no last checkpoint',  # the first start
-        "Checkpoint directory .* exists and is not empty",  # every later one
-        "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
-    ):
-        warnings.filterwarnings("ignore", message=expected)
-    cli = PretrainCLI(
-        SPDPretraining,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        parser_kwargs={"prog": "anomalib-spd pretrain"},
-        run=False,
-        args=args,
-    )
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    cli = TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     return 0
+
+
+def twoclass(args: list[str]) -> int:
+    """Train and test a model on normal and defective images: ``anomalib-spd twoclass --config FILE``."""
+    from .twoclass.command import run
+
+    return run(args)
 
 
 def backbones(args: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Runs a grid: what is on record is kept, what fails is put on record, the rest goes on."""
 
-import hashlib
+import json
 import os
 import sys
 import traceback
@@ -17,12 +17,10 @@ import timm
 import yaml
 from filelock import FileLock, Timeout
 
-from anomalib_spd.backbones import available
-
 from . import cell as one_cell
 from .features import SharedFeatures
-from .grid import Grid, build_data, build_model
-from .results import RECORD, Result, read_record, write
+from .grid import Config, Grid, build_data, build_model
+from .results import RECORD, Cell, Result, read_record, write
 from .runners import Runner
 
 GRID = "grid.yaml"
@@ -87,25 +85,26 @@ def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
     """
-    weights = {label: _weights(grid.backbone(label)) for label in grid.backbones}
-    files = {category: _files(grid, category) for category in grid.categories}
-    return [
-        [
-            one_cell.Plan(
-                cell,
-                grid.model_config(cell.backbone, cell.detector),
-                grid.data_config(cell.category),
-                grid.published(cell.category),
-                weights_sha256=weights[cell.backbone][0],
-                architecture=weights[cell.backbone][1],
-                files_sha256=files[cell.category],
-                accelerator=accelerator,
-                threads=threads,
-            )
-            for cell in group
-        ]
-        for group in grid.groups()
-    ]
+    weights = {label: one_cell.weights(grid.backbone(label)) for label in grid.backbones}
+    files: dict[str, str | None] = {}
+
+    def plan(cell: Cell) -> one_cell.Plan:
+        data = grid.data_config(cell)
+        if (key := json.dumps(data, sort_keys=True)) not in files:
+            files[key] = _files(data)
+        return one_cell.Plan(
+            cell,
+            grid.model_config(cell),
+            data,
+            grid.published(cell.category),
+            weights_sha256=weights[cell.backbone][0],
+            architecture=weights[cell.backbone][1],
+            files_sha256=files[key],
+            accelerator=accelerator,
+            threads=threads,
+        )
+
+    return [[plan(cell) for cell in group] for group in grid.groups()]
 
 
 class Progress:
@@ -167,9 +166,9 @@ def measure(results: Path, group: Sequence[one_cell.Plan]) -> None:
             try:
                 record, scores = one_cell.run(plan, shared)
             except Exception as error:
-                write(results, plan.cell, one_cell.failure(plan, error), None)
+                write(folder, plan.cell, one_cell.failure(plan, error), None)
             else:
-                write(results, plan.cell, record, scores)
+                write(folder, plan.cell, record, scores)
 
 
 def _run(
@@ -196,7 +195,7 @@ def _run(
             del running[future]
             if left:
                 # the cell that the process was at is lost with it, those behind it are not
-                write(results, left[0].cell, one_cell.failure(left[0], _loss(future)), None)
+                write(left[0].cell.folder(results), left[0].cell, one_cell.failure(left[0], _loss(future)), None)
                 queue[:0] = [rest] if (rest := _take(results, left, progress)) else []
         report(progress)
     failed = [result for result in progress.ended if not result.done]
@@ -298,22 +297,9 @@ def _told() -> Iterator[None]:
         traceback.print_exc()
 
 
-def _weights(backbone: str) -> tuple[str | None, str | None]:
-    """Checksum and architecture of a backbone, as far as they can be told."""
-    if backbone in (shelf := available()):
-        return shelf[backbone].provenance.sha256, shelf[backbone].architecture
+def _files(config: Config) -> str | None:
     with suppress(Exception):
-        model: Any = timm.create_model(backbone, pretrained=True)
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest(), model.pretrained_cfg.get("architecture")
-    return None, None
-
-
-def _files(grid: Grid, category: str) -> str | None:
-    with suppress(Exception):
-        data = build_data(grid.data_config(category))
+        data = build_data(config)
         data.prepare_data()
         data.setup()
         return one_cell.files_sha256(data)

@@ -1,6 +1,7 @@
 """One cell of a grid: a stock anomalib run, from its configuration to its record."""
 
 import hashlib
+import math
 import os
 import platform
 import tempfile
@@ -10,13 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from pydoc import locate
+from typing import Any, cast
 
+import timm
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
+
+from anomalib_spd.backbones import available
 
 from .features import SharedFeatures
 from .grid import Config, build_data, build_model
@@ -95,7 +101,10 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
     data.prepare_data()
     data.setup()
     seed_everything(plan.cell.seed, workers=True, verbose=False)
-    model = build_model(_judged(plan.model, masks=has_masks(data)))
+    # scores as the model gives them: anomalib's normalisation clips them, which makes ties
+    stock = {"post_processor": False, "visualizer": False, "evaluator": False}
+    model = build_model({**plan.model, "init_args": {**plan.model["init_args"], **stock}})
+    model.evaluator = evaluator(model, data)
     serves = shared is not None and shared.serve(model)
     _saved(shared)
     recorder = ScoreRecorder()
@@ -114,19 +123,49 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
         fit = time.perf_counter() - started + _saved(shared)
         engine.test(model, datamodule=data, verbose=False)
         inference = recorder.seconds + _saved(shared)
-    figures = {name: value.item() for name, value in engine.trainer.callback_metrics.items() if not value.isnan()}
-    record = {
+    seconds = {"fit": fit, "inference": inference, "total": time.perf_counter() - start}
+    record = describe(plan, engine.trainer, data, recorder, seconds)
+    return {**record, "features_shared": serves, "peak_memory_bytes": _peak_memory()}, recorder.scores()
+
+
+def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
+    """The figures of a cell: of images, and of pixels where there are masks and the model says where a defect is.
+
+    Args:
+        model: any of anomalib's; one with a false ``localizes`` gives no anomaly maps.
+        data: the data module, which is set up.
+    """
+    metrics = [_metric(path, ["pred_score", "gt_label"], "image_") for path in IMAGE_METRICS]
+    if has_masks(data) and getattr(model, "localizes", True):
+        metrics += [_metric(path, ["anomaly_map", "gt_mask"], "pixel_") for path in PIXEL_METRICS]
+    return Evaluator(test_metrics=metrics)
+
+
+def describe(
+    plan: Plan, trainer: Trainer, data: AnomalibDataModule, recorder: ScoreRecorder, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The record of a cell that was measured, without the cell.
+
+    Args:
+        plan: of the cell.
+        trainer: after its test stage.
+        data: the data module.
+        recorder: that was among the trainer's callbacks.
+        seconds: durations, by name.
+    """
+    metrics: dict[str, Any] = dict(trainer.callback_metrics)
+    figures = {name: value.item() for name, value in metrics.items() if name.startswith(("image_", "pixel_"))}
+    return {
         "status": "done",
         "error": None,
-        "metrics": figures,
-        "seconds": {"fit": fit, "inference": inference, "total": time.perf_counter() - start},
-        "features_shared": serves,
-        "peak_memory_bytes": _peak_memory(),
-        "sizes": _sizes(model, data, recorder),
+        "metrics": {name: value for name, value in figures.items() if not math.isnan(value)},
+        "seconds": seconds,
+        "sizes": _sizes(trainer.lightning_module, data, recorder),
+        # the few images of a k-shot draw
+        **({"drawn": drawn} if (drawn := getattr(data, "drawn", [])) else {}),
         **plan.origin,
-        **_circumstances(plan, str(engine.trainer.strategy.root_device)),
+        **_circumstances(plan, str(trainer.strategy.root_device)),
     }
-    return record, recorder.scores()
 
 
 def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
@@ -148,6 +187,23 @@ def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
         **plan.origin,
         **_circumstances(plan, plan.accelerator),
     }
+
+
+def weights(backbone: str) -> tuple[str | None, str | None]:
+    """Checksum and architecture of a backbone, as far as they can be told.
+
+    Args:
+        backbone: name on the shelf or in timm.
+    """
+    if backbone in (shelf := available()):
+        return shelf[backbone].provenance.sha256, shelf[backbone].architecture
+    with suppress(Exception):
+        model: Any = timm.create_model(backbone, pretrained=True)
+        digest = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest(), model.pretrained_cfg.get("architecture")
+    return None, None
 
 
 def has_masks(data: AnomalibDataModule) -> bool:
@@ -184,18 +240,8 @@ def files_sha256(data: AnomalibDataModule) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _judged(config: Config, masks: bool) -> Config:
-    """The detector with our metrics, on scores as it gives them: anomalib's normalisation clips them, which makes ties."""
-    metrics = [_metric(path, ["pred_score", "gt_label"], "image_") for path in IMAGE_METRICS]
-    if masks:
-        metrics += [_metric(path, ["anomaly_map", "gt_mask"], "pixel_") for path in PIXEL_METRICS]
-    evaluator = {"class_path": "anomalib.metrics.Evaluator", "init_args": {"test_metrics": metrics}}
-    judged = {"evaluator": evaluator, "post_processor": False, "visualizer": False}
-    return {**config, "init_args": {**config["init_args"], **judged}}
-
-
-def _metric(path: str, fields: list[str], prefix: str) -> Config:
-    return {"class_path": path, "init_args": {"fields": fields, "prefix": prefix}}
+def _metric(path: str, fields: list[str], prefix: str) -> Any:
+    return cast(type, locate(path))(fields=fields, prefix=prefix)
 
 
 def _saved(shared: SharedFeatures | None) -> float:
@@ -203,12 +249,13 @@ def _saved(shared: SharedFeatures | None) -> float:
     return shared.take_seconds_saved() if shared else 0.0
 
 
-def _sizes(model: AnomalibModule, data: AnomalibDataModule, recorder: ScoreRecorder) -> dict[str, Any]:
+def _sizes(model: Any, data: AnomalibDataModule, recorder: ScoreRecorder) -> dict[str, Any]:
     labels = data.test_data.samples.label_index
     transforms = getattr(getattr(model.pre_processor, "transform", None), "transforms", [])
     sizes = {type(transform).__name__: getattr(transform, "size", None) for transform in transforms}
     return {
         "train_images": len(data.train_data),
+        "train_anomalous": int((data.train_data.samples.label_index == 1).sum()),
         "test_normal": int((labels == 0).sum()),
         "test_anomalous": int((labels == 1).sum()),
         "image_size": _pair(sizes.get("Resize")),

@@ -46,12 +46,12 @@ def images_table(findings: Findings) -> Table:
     for category in findings.grid.categories:
         sizes = [result.record["sizes"] for result in findings.of(category=category)]
         counts = [
-            " / ".join(dict.fromkeys(str(size[key]) for size in sizes)) or NOTHING
-            for key in ("train_images", "test_normal", "test_anomalous")
+            " / ".join(dict.fromkeys(str(size.get(key, 0)) for size in sizes)) or NOTHING
+            for key in ("train_images", "train_anomalous", "test_normal", "test_anomalous")
         ]
         masks = any("pixel_AUROC" in result.metrics for result in findings.of(category=category))
         rows.append(Row(words(category, ("yes" if masks else "no") if sizes else NOTHING, *counts), "first"))
-    return Table(["category", "masks", "training", "test, normal", "test, anomalous"], rows, 2)
+    return Table(["category", "masks", "training", "of them anomalous", "test, normal", "test, anomalous"], rows, 2)
 
 
 def weights_table(findings: Findings) -> Table:

@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from pydoc import locate
 from typing import Any, cast
 
@@ -28,9 +29,12 @@ class Grid:
     Attributes:
         backbones: label -> name on the shelf or in timm; or a mapping with the name as ``backbone`` and, as ``init_args``,
             arguments for some detectors, by their label (``{padim: {n_features: 550}}``).
-        detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone.
+        detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone; as ``data``,
+            arguments of the data module that this detector needs (``{normal_only: true}``).
         categories: label -> what differs from ``data``: ``init_args`` (``category`` is the label, where nothing is said),
-            ``published``; or a ``class_path`` of another data module with all of its ``init_args``.
+            ``published``; or a ``class_path`` of another data module with all of its ``init_args``. As ``detectors``,
+            arguments that some detectors have here, by their label. A data module that takes a ``draw`` of its training
+            images gets the seed for it, where nothing is said.
         data: ``class_path`` and ``init_args`` of anomalib's data module, and as ``published`` the name of the data set
             (``mvtec``, ``visa``) whose published figures are put beside these.
         seeds: of the detectors.
@@ -66,6 +70,7 @@ class Grid:
             path = (entry or {}).get("class_path", self.data.get("class_path"))
             if not inspect.isclass(locate(str(path))):
                 raise ValueError(f"categories: {category}: {path!r} is not the import path of a data module's class")
+            self._only("detectors", (entry or {}).get("detectors", {}), category)
         for pair in self.comparisons:
             self._only("backbones", pair, "comparisons")
             if len(set(pair)) != 2:
@@ -97,23 +102,28 @@ class Grid:
         dataset = (self.categories[category] or {}).get("published", self.data.get("published"))
         return {"dataset": dataset, "category": category} if dataset else None
 
-    def model_config(self, backbone: str, detector: str) -> Config:
+    def model_config(self, cell: Cell) -> Config:
         """``class_path`` and ``init_args`` of the detector of a cell."""
-        config = dict(self.detectors[detector])
-        entry = self.backbones[backbone]
-        own = {} if isinstance(entry, str) else entry.get("init_args", {}).get(detector, {})
-        config["init_args"] = {**config.get("init_args", {}), **own, "backbone": self.backbone(backbone)}
-        return _plain(config)
+        detector, backbone = self.detectors[cell.detector], self.backbones[cell.backbone]
+        of_backbone = {} if isinstance(backbone, str) else backbone.get("init_args", {})
+        of_category = (self.categories[cell.category] or {}).get("detectors", {})
+        init_args = detector.get("init_args", {})
+        for own in (of_backbone, of_category):
+            init_args = {**init_args, **own.get(cell.detector, {})}
+        init_args = {**init_args, "backbone": self.backbone(cell.backbone)}
+        return _plain({"class_path": detector["class_path"], "init_args": init_args})
 
-    def data_config(self, category: str) -> Config:
+    def data_config(self, cell: Cell) -> Config:
         """``class_path`` and ``init_args`` of the data module of a cell."""
-        entry = dict(self.categories[category] or {})
-        if "class_path" in entry:
-            return _plain({"class_path": entry["class_path"], "init_args": entry.get("init_args", {})})
-        init_args = {**self.data.get("init_args", {}), **entry.get("init_args", {})}
-        if "category" in inspect.signature(cast(type, locate(self.data["class_path"]))).parameters:
-            init_args = {"category": category, **init_args}
-        return _plain({"class_path": self.data["class_path"], "init_args": init_args})
+        entry = self.categories[cell.category] or {}
+        path = entry.get("class_path", self.data.get("class_path"))
+        takes = inspect.signature(cast(type, locate(str(path)))).parameters
+        init_args: Config = {"draw": cell.seed} if "draw" in takes else {}
+        if "class_path" not in entry:
+            init_args |= {"category": cell.category} if "category" in takes else {}
+            init_args |= self.data.get("init_args", {})
+        init_args |= {**entry.get("init_args", {}), **self.detectors[cell.detector].get("data", {})}
+        return _plain({"class_path": path, "init_args": init_args})
 
     def plain(self) -> Config:
         """The grid as it is written to a file."""
@@ -125,11 +135,15 @@ class Grid:
         Raises:
             ValueError: an argument that the class does not take, or of another type.
         """
-        for backbone in self.backbones:
-            for detector in self.detectors:
-                _parse(AnomalibModule, self.model_config(backbone, detector), f"detectors: {detector}")
-        for category in self.categories:
-            _parse(AnomalibDataModule, self.data_config(category), f"categories: {category}")
+        checked = set()
+        for cell in self.cells():
+            for base, config, where in (
+                (AnomalibModule, self.model_config(cell), f"detectors: {cell.detector}"),
+                (AnomalibDataModule, self.data_config(cell), f"categories: {cell.category}"),
+            ):
+                if (text := json.dumps(config, sort_keys=True)) not in checked:
+                    checked.add(text)
+                    _parse(base, config, where)
 
 
 def build_model(config: Config) -> AnomalibModule:
@@ -153,8 +167,12 @@ def build_data(config: Config) -> AnomalibDataModule:
 
 
 def _plain(config: Config) -> Config:
-    """A copy as it will be read from a record: jsonargparse has made objects of what names a class."""
-    plain: Config = json.loads(json.dumps(config, default=lambda value: value.as_dict()))
+    """A copy as it will be read from a record: jsonargparse has made objects of what names a class, or a path."""
+
+    def words(value: Any) -> Any:
+        return value.as_posix() if isinstance(value, PurePath) else value.as_dict()
+
+    plain: Config = json.loads(json.dumps(config, default=words))
     return plain
 
 

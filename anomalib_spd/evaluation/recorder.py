@@ -64,12 +64,13 @@ class ScoreRecorder(Callback):
         self._paths += list(zip(batch.image_path, batch.mask_path or [""] * size, strict=True))
         self._labels += batch.gt_label.bool().tolist()
         self._scores += scores
-        maps = batch.anomaly_map
-        maps = torch.zeros(size, 1, 1) if maps is None else maps.float().reshape(size, *maps.shape[-2:])
+        maps, masks = batch.anomaly_map, batch.gt_mask
+        if maps is None:  # then masks have nothing to say
+            maps, masks = torch.zeros(size, 1, 1), None
+        maps = maps.float().reshape(size, *maps.shape[-2:])
         self.map_size = (int(maps.shape[-2]), int(maps.shape[-1]))
         picture = (min(self.map_size[0], PICTURE_SIZE), min(self.map_size[1], PICTURE_SIZE))
         self._pictures += list(F.adaptive_avg_pool2d(maps[:, None], picture)[:, 0].cpu().numpy().astype(np.float16))
-        masks = batch.gt_mask
         self._has_masks &= masks is not None
         if masks is None:
             masks = torch.zeros_like(maps)

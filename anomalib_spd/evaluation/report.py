@@ -25,8 +25,7 @@ HEADLINE = ("image_AUROC", "image_AUPR_step", "pixel_AUROC", "pixel_AUPR_step")
 PAIRS = 3
 
 CAUTION = [
-    "The intervals hold 95 % of a paired bootstrap over the test images: how much other test images might move a "
-    "difference.",
+    "The intervals hold 95 % of a paired bootstrap over test images and seeds: how much others might move a difference.",
     "They do not cover another training of a backbone: every backbone is one set of weights.",
 ]
 PAPERS = (

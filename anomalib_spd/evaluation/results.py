@@ -101,28 +101,27 @@ class Result:
         return read_scores(self.scores_file)
 
 
-def write(results: Path, cell: Cell, record: dict[str, Any], scores: Scores | None) -> None:
+def write(folder: Path, cell: Cell, record: dict[str, Any], scores: Scores | None) -> None:
     """Put a cell on record, scores first: a cell whose ``cell.json`` stands is complete, whenever a process is killed.
 
     Args:
-        results: folder of results.
+        folder: of this cell.
         cell: whose.
         record: what ``cell.json`` holds, besides the cell itself.
         scores: absent for a cell that failed.
     """
-    folder = cell.folder(results)
     folder.mkdir(parents=True, exist_ok=True)
     if scores is not None:
-        with _replacing(folder / SCORES) as temporary:
+        with replacing(folder / SCORES) as temporary:
             np.savez_compressed(
                 temporary, allow_pickle=False, **{f.name: getattr(scores, f.name) for f in fields(scores)}
             )
-    with _replacing(folder / RECORD) as temporary:
+    with replacing(folder / RECORD) as temporary:
         temporary.write(json.dumps({"cell": asdict(cell), **record}, indent=2).encode() + b"\n")
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name only when it is whole and on the disk."""
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink()  # by a process that was killed: a cell is one process's at a time

@@ -52,12 +52,12 @@ def write_results(folder: Path, grid: dict[str, Any] = GRID) -> Path:
                 for seed in grid["seeds"]:
                     cell = Cell(backbone, detector, category, seed)
                     if cell == FAILED:
-                        results.write(folder, cell, _failure(grid, cell), None)
+                        results.write(cell.folder(folder), cell, _failure(grid, cell), None)
                     elif cell != MISSING:
                         rng = np.random.default_rng([b, d, c, seed])
                         strength = 1.0 + 0.5 * b - 0.3 * c + 0.2 * d
                         scores, metrics = _measure(*images[category], strength, rng, category != WITHOUT_MASKS)
-                        results.write(folder, cell, _record(grid, cell, metrics), scores)
+                        results.write(cell.folder(folder), cell, _record(grid, cell, metrics), scores)
     return folder
 
 

@@ -34,9 +34,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def plan(root: Path, detector: str) -> cell.Plan:
     grid = Grid(**tiny_grid(root))
-    model, data = grid.model_config("a", detector), grid.data_config("one")
+    which = Cell("a", detector, "one", 3)
+    model, data = grid.model_config(which), grid.data_config(which)
     data["init_args"].update(train_batch_size=1, eval_batch_size=1)
-    return cell.Plan(Cell("a", detector, "one", 3), model, data, accelerator="cpu")
+    return cell.Plan(which, model, data, accelerator="cpu")
 
 
 @pytest.mark.parametrize(

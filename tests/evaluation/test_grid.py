@@ -29,8 +29,8 @@ def test_shipped_files_are_grids(path: Path) -> None:
     again = Grid(**yaml.safe_load(yaml.safe_dump(shipped.plain(), sort_keys=False)))
     assert again.cells() == shipped.cells()
     for cell in shipped.cells():
-        assert again.model_config(cell.backbone, cell.detector) == shipped.model_config(cell.backbone, cell.detector)
-        assert again.data_config(cell.category) == shipped.data_config(cell.category)
+        assert again.model_config(cell) == shipped.model_config(cell)
+        assert again.data_config(cell) == shipped.data_config(cell)
 
 
 def test_the_grid_of_the_readme_is_one(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
     for path in SHIPPED:
         config = yaml.safe_load(path.read_text())
         sizes[path.stem] = [len(config[axis]) for axis in ("backbones", "detectors", "categories", "seeds")]
-        for detector in config["detectors"].values():
+        for detector in config["detectors"].values() if "2cls" not in path.stem else ():
             assert detector["init_args"]["pre_processor"]["init_args"] == {
                 "image_size": [256, 256],
                 "center_crop_size": [224, 224],
@@ -57,7 +57,20 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
     assert sizes == {
         **{"quick": [2, 2, 2, 2], "dev": [3, 3, 3, 3]},
         **{"visa_1cls": [3, 3, 12, 3], "mvtec": [3, 3, 15, 3]},
+        **{"dev_2cls_highshot": [3, 3, 2, 3], "dev_2cls_fewshot": [3, 2, 4, 5]},
+        **{"visa_2cls_highshot": [3, 2, 12, 3], "visa_2cls_fewshot": [3, 2, 24, 5]},
     }
+
+
+def test_the_visa_few_shot_grid_draws_by_its_seeds() -> None:
+    config = yaml.safe_load((REPOSITORY / "configs/benchmark/visa_2cls_fewshot.yaml").read_text())
+    del config["results"]
+    one = Grid(**config)
+    for cell in one.cells():
+        data = one.data_config(cell)["init_args"]
+        assert f"{data['category']} {data['shots']}-shot" == cell.category
+        assert data["draw"] == cell.seed
+        assert data["protocol"] == "fewshot"
 
 
 def test_cells_are_the_product_and_groups_share_backbone_and_category(tmp_path: Path) -> None:
@@ -71,25 +84,53 @@ def test_cells_are_the_product_and_groups_share_backbone_and_category(tmp_path: 
 def test_a_backbone_may_bring_arguments_for_a_detector(tmp_path: Path) -> None:
     entry = {"backbone": "tiny_a", "init_args": {"PaDiM": {"n_features": 7}}}
     one = grid(tmp_path, backbones={"a": entry, "b": "tiny_b"})
-    assert one.model_config("a", "PaDiM")["init_args"]["n_features"] == 7
-    assert one.model_config("b", "PaDiM")["init_args"]["n_features"] == 10
-    assert "n_features" not in one.model_config("a", "PatchCore 0.1")["init_args"]
-    assert one.model_config("a", "PaDiM")["init_args"]["backbone"] == "tiny_a"
+    assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["n_features"] == 7
+    assert one.model_config(Cell("b", "PaDiM", "one", 0))["init_args"]["n_features"] == 10
+    assert "n_features" not in one.model_config(Cell("a", "PatchCore 0.1", "one", 0))["init_args"]
+    assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["backbone"] == "tiny_a"
 
 
 def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path) -> None:
     one = grid(tmp_path)
-    assert one.data_config("one")["init_args"]["category"] == "one"
-    assert build_data(one.data_config("one")).category == "one"
-    assert one.data_config("two")["class_path"] == "anomalib.data.Folder"
-    assert "category" not in one.data_config("two")["init_args"]
+    assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"]["category"] == "one"
+    assert build_data(one.data_config(Cell("a", "PaDiM", "one", 0))).category == "one"
+    assert one.data_config(Cell("a", "PaDiM", "two", 0))["class_path"] == "anomalib.data.Folder"
+    assert "category" not in one.data_config(Cell("a", "PaDiM", "two", 0))["init_args"]
     assert one.published("one") == {"dataset": "mvtec", "category": "one"}
     assert one.published("two") is None
 
 
+def test_a_category_may_have_arguments_for_a_detector(tmp_path: Path) -> None:
+    categories = {"one": {"detectors": {"PaDiM": {"n_features": 5}}}, "two": tiny_grid(tmp_path)["categories"]["two"]}
+    entry = {"backbone": "tiny_a", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, categories=categories, backbones={"a": entry, "b": "tiny_b"})
+    assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["n_features"] == 5
+    assert one.model_config(Cell("a", "PaDiM", "two", 0))["init_args"]["n_features"] == 7
+    assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"].keys() == {"category", "root", "num_workers"}
+
+
+def test_a_detector_may_have_arguments_for_the_data(tmp_path: Path) -> None:
+    detectors = tiny_grid(tmp_path)["detectors"]
+    detectors["PaDiM"]["data"] = {"train_batch_size": 3}
+    one = grid(tmp_path, detectors=detectors)
+    assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"]["train_batch_size"] == 3
+    assert "train_batch_size" not in one.data_config(Cell("a", "PatchCore 0.1", "one", 0))["init_args"]
+    assert "data" not in one.model_config(Cell("a", "PaDiM", "one", 0))
+    one.check()
+
+
+@pytest.mark.parametrize(("said", "draw"), [({}, 4), ({"draw": 1}, 1)])
+def test_a_draw_is_the_seed_where_nothing_is_said(tmp_path: Path, said: dict[str, int], draw: int) -> None:
+    stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(tmp_path), "category": "one"}}
+    two_class = {"class_path": "anomalib_spd.data.TwoClass", "init_args": {"datamodule": stock, "shots": 2, **said}}
+    one = grid(tmp_path, categories={"one": two_class}, seeds=[4])
+    one.check()
+    assert build_data(one.data_config(Cell("a", "PaDiM", "one", 4))).draw == draw
+
+
 def test_a_detector_is_built_as_it_is_written(tmp_path: Path) -> None:
     one = grid(tmp_path, backbones={"a": "efficientnet_lite0_in1k"})
-    model = build_model(one.model_config("a", "PatchCore 0.1"))
+    model = build_model(one.model_config(Cell("a", "PatchCore 0.1", "one", 0)))
     assert model.coreset_sampling_ratio == 0.1
 
 
@@ -116,6 +157,7 @@ def test_a_cell_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ({"comparisons": [["a", "c"]]}, "'c'.* is none of the backbones: a, b"),
         ({"comparisons": [["a", "a"]]}, "expected pairs of two backbones"),
         ({"data": {}, "categories": {"one": None}}, "None.* is not the import path of a data module's class"),
+        ({"categories": {"one": {"detectors": {"Padim": {}}}}}, "one: .*'Padim'.* is none of the detectors"),
         (
             {"categories": {"one": {"class_path": "anomalib.data.Vissa"}}},
             "'anomalib.data.Vissa' is not the import path",

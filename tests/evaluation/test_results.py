@@ -30,7 +30,7 @@ def scores() -> Scores:
 
 
 def test_what_is_written_is_read(tmp_path: Path, scores: Scores) -> None:
-    results.write(tmp_path, CELL, RECORD, scores)
+    results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
     (result,) = results.read(tmp_path)
     assert result.cell == CELL
     assert result.done
@@ -50,13 +50,13 @@ def test_a_cell_is_on_record_only_when_it_is_whole(
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", fail)
         with pytest.raises(OSError, match="disk full"):
-            results.write(tmp_path, CELL, RECORD, scores)
+            results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
     assert list(results.read(tmp_path)) == []
     assert list(CELL.folder(tmp_path).iterdir()) == []
     with monkeypatch.context() as patch:
         patch.setattr(json, "dumps", fail)
         with pytest.raises(OSError, match="disk full"):
-            results.write(tmp_path, CELL, RECORD, scores)
+            results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
     assert list(results.read(tmp_path)) == []
     assert [path.name for path in CELL.folder(tmp_path).iterdir()] == ["scores.npz"]
 
@@ -64,7 +64,7 @@ def test_a_cell_is_on_record_only_when_it_is_whole(
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path, scores: Scores) -> None:
     CELL.folder(tmp_path).mkdir(parents=True)
     (CELL.folder(tmp_path) / ".cell.json.12345").write_text("{")
-    results.write(tmp_path, CELL, RECORD, scores)
+    results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
     assert {path.name for path in CELL.folder(tmp_path).iterdir()} == {"cell.json", "scores.npz"}
 
 

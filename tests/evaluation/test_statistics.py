@@ -69,7 +69,7 @@ def test_strata_keep_their_size() -> None:
 
 def record(folder: Path, cell: Cell, scores: Scores, **metrics: float) -> None:
     content: dict[str, Any] = {"status": "done", "error": None, "metrics": metrics}
-    write(folder, cell, content, scores)
+    write(cell.folder(folder), cell, content, scores)
 
 
 def results(folder: Path, backbone: str) -> list[Result]:

@@ -1,0 +1,77 @@
+"""What must hold of images before a model is trained and tested on them by a 2-class protocol."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from anomalib.data import AnomalibDataset
+from anomalib.data.utils import LabelName
+from PIL import Image
+
+CLASSES = {"normal": LabelName.NORMAL, "anomalous": LabelName.ABNORMAL}
+"""Names of the classes in messages, and anomalib's labels."""
+
+
+def check_files(paths: Iterable[str]) -> None:
+    """Check that files exist.
+
+    Args:
+        paths: of the files.
+
+    Raises:
+        FileNotFoundError: some do not; the message has their number and the first of them.
+    """
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        raise FileNotFoundError(f"{len(missing)} missing file(s): {few(missing)}; complete the data set")
+
+
+def check_images(dataset: AnomalibDataset, what: str) -> None:
+    """Check that a data set has images of both classes, that they exist, and that every anomalous one has its mask.
+
+    Args:
+        dataset: which is checked; of the files, only the headers of anomalous images and masks are read.
+        what: its name in messages.
+
+    Raises:
+        ValueError: a class has no image; an anomalous image has no mask, or one of another size.
+        FileNotFoundError: an image or mask does not exist.
+    """
+    check_classes(dataset, what)
+    samples = dataset.samples
+    anomalous = samples[samples.label_index == LabelName.ABNORMAL]
+    pairs = list(zip(anomalous.image_path, anomalous.mask_path, strict=True))
+    # where there is no mask, anomalib writes "", None or, by way of pandas, NaN
+    if without := [image for image, mask in pairs if not (isinstance(mask, str) and mask)]:
+        raise ValueError(
+            f"the {what} has {len(without)} anomalous images without a mask, but all need one: {few(without)}"
+        )
+    check_files([*samples.image_path, *anomalous.mask_path])
+    if other := [image for image, mask in pairs if _size(image) != _size(mask)]:
+        raise ValueError(f"the {what} has {len(other)} images whose masks are of another size: {few(other)}")
+
+
+def check_classes(dataset: AnomalibDataset, what: str) -> None:
+    """Check that a data set has normal and anomalous images.
+
+    Args:
+        dataset: which is checked.
+        what: its name in messages.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    for name, index in CLASSES.items():
+        if index not in set(dataset.samples.label_index):
+            raise ValueError(
+                f"the {what} has no {name} image; the 2-class protocols need normal and anomalous ones to train and to "
+                "test on. Choose another category or, where a fraction divides the images, another fraction."
+            )
+
+
+def _size(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:  # reads the header alone
+        return image.size
+
+
+def few(paths: Sequence[str]) -> str:
+    """The first three, for messages."""
+    return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "")

@@ -1,0 +1,264 @@
+"""Data with defects to train on: the protocols of VisA's 2-class track, over any anomalib image data module."""
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
+from torch.utils.data import DataLoader, WeightedRandomSampler
+from torchvision.transforms.v2 import Transform
+
+from .checks import CLASSES, check_classes, check_images, few
+from .splits import divided, ranked
+
+logger = logging.getLogger(__name__)
+
+
+class TwoClassDataModule(AnomalibDataModule):
+    """Base of data modules whose training images are normal and anomalous ones, both with masks.
+
+    A subclass gives the training pool and the test set (:meth:`_pools`). Test images never choose a model: there is no
+    validation set, or one that is taken from the training images.
+
+    Args:
+        shots: train on that many normal and that many anomalous images of the training pool, the first of each class by
+            :func:`~anomalib_spd.data.splits.ranked` of their names; by default on all.
+        draw: number of the draw; of no effect without ``shots``.
+        normal_only: leave the anomalous training images out after the draw, for detectors that learn from normal images
+            alone; the test set is the same.
+        balanced: draw training images with replacement, as often of the one class as of the other; without it, every image
+            comes once an epoch. Ours: SPD's authors call imbalance the difficulty of this track, and give no remedy.
+        train_batch_size: images per training batch.
+        eval_batch_size: images per validation or test batch.
+        num_workers: worker processes per loader.
+        train_augmentations: of training images and their masks.
+        val_augmentations: of validation images and their masks.
+        test_augmentations: of test images and their masks.
+        augmentations: where those of a stage are not given.
+        val_split_mode: ``"none"`` or ``"from_train"``.
+        val_split_ratio: share of the training images, of each class, that become the validation set.
+        seed: of anomalib's random choice of these; without it, that depends on torch's generator.
+
+    Attributes:
+        root: the folder to which names of images are relative; known when ``_pools`` has returned.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    root: Path
+
+    def __init__(
+        self,
+        shots: int | None = None,
+        draw: int = 0,
+        normal_only: bool = False,
+        balanced: bool = False,
+        train_batch_size: int = 8,
+        eval_batch_size: int = 8,
+        num_workers: int = 8,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        val_split_mode: ValSplitMode | str = "none",
+        val_split_ratio: float = 0.2,
+        seed: int | None = None,
+    ) -> None:
+        if shots is not None and shots < 1:
+            raise ValueError(f"shots is the number of images of each class, at least 1, or None for all; got {shots}")
+        if draw < 0:
+            raise ValueError(f"draw must be 0 or more, got {draw}")
+        if val_split_mode not in ("none", "from_train"):
+            raise ValueError(
+                f"val_split_mode must be 'none' or 'from_train', got {str(val_split_mode)!r}: "
+                "neither test images nor made ones may choose a model"
+            )
+        if not 0 < val_split_ratio < 1:
+            raise ValueError(f"val_split_ratio must lie between 0 and 1, got {val_split_ratio}")
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            test_split_mode=TestSplitMode.FROM_DIR,  # by default anomalib drops the normal test images
+            seed=seed,
+        )
+        self.shots = shots
+        self.draw = draw
+        self.normal_only = normal_only
+        self.balanced = balanced
+        self._drawn: list[str] = []
+
+    @property
+    def drawn(self) -> list[str]:
+        """Names of the drawn images of both classes, sorted; empty without ``shots`` and before ``setup``.
+
+        ``normal_only`` does not change it: it names the draw, of which the anomalous half is then not trained on.
+        """
+        return list(self._drawn)
+
+    @abstractmethod
+    def _pools(self) -> tuple[AnomalibDataset, AnomalibDataset]:
+        """The training pool and the test set; sets ``root``."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the data sets, once: later calls leave them as they are.
+
+        Args:
+            stage: as Lightning names it; all sets are built for any.
+
+        Raises:
+            ValueError: a class has no image, or fewer than ``shots``; an anomalous image has no mask, or one of another
+                size; a training image is a test image.
+            FileNotFoundError: an image or mask does not exist.
+        """
+        super().setup(stage)
+        # anomalib sets it for a trainer's calls alone; at another, a validation set without seed would be drawn anew
+        self._is_setup = True
+
+    def _setup(self, _stage: str | None = None) -> None:
+        train, test = self._pools()
+        check_images(train, "training pool")
+        check_images(test, "test set")
+        # resolved, since two names may be links to one file
+        tested = {Path(path).resolve() for path in test.samples.image_path}
+        if both := [path for path in train.samples.image_path if Path(path).resolve() in tested]:
+            raise ValueError(f"{len(both)} images are in the training pool and in the test set: {few(both)}")
+        if self.shots is not None:
+            train = self._draw(train, self.shots)
+        if self.normal_only:
+            train = _take(train, train.samples.label_index == LabelName.NORMAL)
+        self.train_data, self.test_data = train, test
+
+    def _draw(self, pool: AnomalibDataset, shots: int) -> AnomalibDataset:
+        by_class = self._names_by_class(pool)
+        for name, names in by_class.items():
+            if shots > len(names):
+                raise ValueError(f"shots is {shots}, but the training pool has {len(names)} {name} images; give fewer")
+        drawn = {path for names in by_class.values() for path in ranked(names, self.draw)[:shots]}
+        self._drawn = sorted(drawn)
+        sizes = " and ".join(f"{shots} of {len(names)} {name}" for name, names in by_class.items())
+        logger.info("Draw %d: %s training images: %s", self.draw, sizes, ", ".join(self._drawn))
+        return _take(pool, [name in drawn for name in self._names(pool)])
+
+    def _names(self, dataset: AnomalibDataset) -> list[str]:
+        return [Path(path).relative_to(self.root).as_posix() for path in dataset.samples.image_path]
+
+    def _names_by_class(self, dataset: AnomalibDataset) -> dict[str, list[str]]:
+        pairs = list(zip(self._names(dataset), dataset.samples.label_index, strict=True))
+        return {name: [path for path, label in pairs if label == index] for name, index in CLASSES.items()}
+
+    def train_dataloader(self) -> TRAIN_DATALOADERS:
+        """Batches of the training set, in random order."""
+        if not self.balanced:
+            return super().train_dataloader()
+        labels = self.train_data.samples.label_index
+        sampler = WeightedRandomSampler((1 / labels.map(labels.value_counts())).tolist(), len(labels))
+        return DataLoader(
+            self.train_data,
+            self.train_batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=self.train_data.collate_fn,
+        )
+
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Batches of the validation set; where there is none, no loader, so that Lightning does not validate."""
+        return super().val_dataloader() if len(getattr(self, "val_data", ())) else []
+
+
+class TwoClass(TwoClassDataModule):
+    """The 2-class protocols over any anomalib image data module with masks.
+
+    All of its images, of training, validation and test, are pooled and split anew: of each class, the first
+    ``round(train_fraction * n)`` by :func:`~anomalib_spd.data.splits.ranked` are the training pool, the rest the test
+    set. VisA's few-shot protocol is ``train_fraction=0.2`` with 5 or 10 ``shots``. Images are named relative to the
+    deepest folder that holds them all, so that neither its place nor the wrapped module's ``root`` matters; images of
+    unknown label are left out.
+
+    The wrapped module says which images there are, and its data set class reads them. Its batch sizes, workers,
+    augmentations, splits and seed are not used: give them here. Where its ``test_split_mode`` is ``none``, by which anomalib
+    drops normal test images, it is set to ``from_dir``.
+
+    Args:
+        datamodule: the wrapped module; its ``category`` is this one's.
+        train_fraction: share of each class in the training pool.
+        shots: see :class:`TwoClassDataModule`.
+        draw: see :class:`TwoClassDataModule`.
+        split_seed: number of the split into training pool and test set; ``seed`` is that of the validation set alone.
+        **kwargs: the other arguments of :class:`TwoClassDataModule`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        datamodule: AnomalibDataModule,
+        train_fraction: float = 0.6,
+        shots: int | None = None,
+        draw: int = 0,
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 < train_fraction < 1:
+            raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
+        super().__init__(shots=shots, draw=draw, **kwargs)
+        self.datamodule = datamodule
+        self.train_fraction = train_fraction
+        self.split_seed = split_seed
+        self.category = str(datamodule.category or "")
+
+    def prepare_data(self) -> None:
+        """Prepare the wrapped module's data."""
+        self.datamodule.prepare_data()
+
+    def _pools(self) -> tuple[AnomalibDataset, AnomalibDataset]:
+        pool = self._pool()
+        self.root = Path(os.path.commonpath([Path(path).parent for path in pool.samples.image_path]))
+        by_class = self._names_by_class(pool).values()
+        chosen = {name for names in by_class for name in divided(names, self.train_fraction, self.split_seed)[0]}
+        is_chosen = [name in chosen for name in self._names(pool)]
+        return _take(pool, is_chosen, "train"), _take(pool, [not it for it in is_chosen], "test")
+
+    def _pool(self) -> AnomalibDataset:
+        wrapped = self.datamodule
+        if wrapped.test_split_mode == TestSplitMode.NONE:
+            wrapped.test_split_mode = TestSplitMode.FROM_DIR
+        wrapped.setup()
+        pool, *others = [
+            getattr(wrapped, f"{it}_data") for it in ("train", "test", "val") if hasattr(wrapped, f"{it}_data")
+        ]
+        if any(isinstance(part, SyntheticAnomalyDataset) for part in (pool, *others)):
+            raise ValueError(
+                f"{wrapped.name} makes synthetic anomalies, which are no test; "
+                "give it test_split_mode: from_dir and val_split_mode: none"
+            )
+        for other in others:
+            known = set(pool.samples.image_path)
+            if any(new := [path not in known for path in other.samples.image_path]):
+                pool = pool + _take(other, new)
+        pool = _take(pool, pool.samples.label_index.isin(list(CLASSES.values())))
+        # pandas forgets it where the parts differ; that there are masks is checked later
+        pool.samples.attrs["task"] = "segmentation"
+        check_classes(pool, f"data of {wrapped.name}")
+        return pool
+
+
+def _take(dataset: AnomalibDataset, keep: Iterable[bool], split: str | None = None) -> AnomalibDataset:
+    part: AnomalibDataset = dataset.subsample([index for index, kept in enumerate(keep) if kept])
+    if split:
+        part.samples["split"] = split
+    return part

@@ -1,0 +1,137 @@
+"""What classifier and segmenter share: length, optimiser, thresholds."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+
+class TwoClassNetwork(nn.Module):
+    """A network that gives logits in training and anomalib's predictions otherwise.
+
+    Shape:
+        - images: float ``(B, 3, H, W)``, normalised by ImageNet's statistics
+    """
+
+    @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of a defect: ``(B,)`` of images, or ``(B, 1, H, W)`` of pixels."""
+
+    @abstractmethod
+    def judge(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
+        """Return the logits, and the scores and maps that they make: probabilities in ``[0, 1]``."""
+
+    def forward(self, images: Tensor) -> Tensor | InferenceBatch:
+        """Return logits in training, else predictions."""
+        return self.logits(images) if self.training else self.judge(images)[1]
+
+
+class TwoClassModule(AnomalibModule):
+    """Trains a network on normal and defective images by Adam with a cosine to 0.
+
+    Scores and anomaly maps are probabilities, so the threshold is 1/2, nothing is to be normalised, and no validation
+    images are needed.
+
+    Source: SPD (ECCV 2022), 2-class experiments. Optimiser and length are not known; they are ours.
+
+    Args:
+        learning_rate: at the start of the cosine.
+        weight_decay: of AdamW; 0 is Adam.
+        steps: of the optimiser, the length of the training whatever the number of images.
+        pre_processor: resizes and normalises; ``True`` is anomalib's, 256 x 256.
+        post_processor: none is needed; anomalib's fits its thresholds to validation images.
+        evaluator: as anomalib's models take it.
+        visualizer: likewise.
+
+    Raises:
+        ValueError: a length, rate or decay out of range.
+    """
+
+    model: TwoClassNetwork
+
+    def __init__(
+        self,
+        learning_rate: float,
+        weight_decay: float,
+        steps: int,
+        pre_processor: PreProcessor | bool,
+        post_processor: PostProcessor | bool,
+        evaluator: Evaluator | bool,
+        visualizer: Visualizer | bool,
+    ) -> None:
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        for name, value, valid in (
+            ("steps", steps, steps >= 1),
+            ("learning_rate", learning_rate, learning_rate > 0),
+            ("weight_decay", weight_decay, weight_decay >= 0),
+        ):
+            if not valid:
+                raise ValueError(f"`{name}` is positive (a decay may be 0). Got {value}.")
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.steps = steps
+
+    @abstractmethod
+    def training_loss(self, batch: ImageBatch) -> Tensor:
+        """Return the loss of a batch as it came, a scalar; what is random about training is drawn here."""
+
+    @abstractmethod
+    def criterion(self, logits: Tensor, batch: ImageBatch) -> Tensor:
+        """Return the loss of what the network says of a batch, a scalar."""
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """Return the loss, a scalar, and log it."""
+        loss = self.training_loss(batch)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
+        """Log the loss of held-out training images and return the batch with its predictions."""
+        logits, predictions = self.model.judge(plain(batch.image))
+        self.log("val_loss", self.criterion(logits, batch), prog_bar=True, on_epoch=True, batch_size=len(logits))
+        batch.update(**predictions._asdict())
+        return batch
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW with a cosine to 0 over all steps."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What anomalib's ``Engine`` hands to the trainer."""
+        return {"max_steps": self.steps, "max_epochs": -1, "num_sanity_val_steps": 0}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """One-class, the only one of anomalib's types that is trained: it has none for models that learn from defects."""
+        return LearningType.ONE_CLASS
+
+
+def labels_of(batch: ImageBatch) -> Tensor:
+    """Return float ``(B,)``: 1 for defective images, else 0."""
+    if batch.gt_label is None:
+        raise ValueError("Labels are needed to learn from. Got images without: use a data module that has them.")
+    return plain(batch.gt_label).float()
+
+
+def masks_of(batch: ImageBatch) -> Tensor:
+    """Return float ``(B, 1, H, W)``: 1 for defective pixels, else 0."""
+    if batch.gt_mask is None:
+        raise ValueError("Masks are needed to learn from. Got images without: use a data module that has them.")
+    return plain(batch.gt_mask).float()[:, None]
+
+
+def plain(tensor: Any) -> Tensor:
+    """Return a tensor without torchvision's subclass, which Kornia does not take."""
+    return torch.as_tensor(tensor).as_subclass(Tensor)

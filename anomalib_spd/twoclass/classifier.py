@@ -1,0 +1,151 @@
+"""Is an image defective? A backbone fine-tuned to tell."""
+
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.metrics import Evaluator
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from kornia.augmentation import RandomHorizontalFlip
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from .base import TwoClassModule, TwoClassNetwork, labels_of, plain
+
+
+class ClassifierNetwork(TwoClassNetwork):
+    """A timm model with one logit, and where in the image it comes from.
+
+    The anomaly map is what the head says of each location by itself (of CNNs; a transformer's tokens have none): with
+    average pooling and a linear head its logits are those whose mean is the image's, the class activation map of Zhou et
+    al. (CVPR 2016). It comes from the image's label alone and is coarse.
+
+    Args:
+        backbone: name on the shelf or in timm.
+        pretrained: start from the backbone's weights, not from scratch.
+    """
+
+    def __init__(self, backbone: str, pretrained: bool = True) -> None:
+        super().__init__()
+        encoder: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=1)
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        #: whether the network says where in the image a defect is
+        self.localizes = self._gives_maps()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits ``(B,)`` of a defect."""
+        return self._of_head(self._features(images))
+
+    def judge(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
+        """Return the logits, scores ``(B,)`` and, of CNNs, anomaly maps ``(B, 1, H, W)``."""
+        features = self._features(images)
+        logits = self._of_head(features)
+        score = logits.sigmoid()
+        anomaly_map = None
+        if self.localizes:
+            batch, _, height, width = features.shape
+            locations = features.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None]
+            each = self._of_head(locations).view(batch, 1, height, width)
+            anomaly_map = F.interpolate(each, images.shape[-2:], mode="bilinear").sigmoid()
+        return logits, InferenceBatch(pred_score=score, pred_label=score > 0.5, anomaly_map=anomaly_map)
+
+    @torch.no_grad()
+    def _gives_maps(self) -> bool:
+        self.encoder.eval()
+        features = self._features(torch.zeros(1, *self.encoder.pretrained_cfg["input_size"]))
+        self.encoder.train()
+        return features.ndim == 4 and features.shape[1] == self.encoder.num_features
+
+    def _features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder.forward_features(images.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def _of_head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.encoder.forward_head(features)
+        return logits.squeeze(1)
+
+
+class Classifier(TwoClassModule):
+    """Binary classification of images: VisA's 2-class track, image level.
+
+    Training images are flipped horizontally, and nothing else is done to them: any other augmentation may look like a
+    defect, or hide one (SPD's authors).
+
+    Args:
+        backbone: name on the shelf or in timm.
+        pretrained: start from the backbone's weights.
+        loss: ``weighted`` is cross-entropy in which the defective images count as much, all together, as the normal
+            ones; ``focal`` is the focal loss (gamma 2, alpha 1/4) of Lin et al. The paper does not say; ours.
+        learning_rate: see :class:`TwoClassModule`, as are all that follow.
+        weight_decay: of AdamW.
+        steps: of the optimiser.
+        pre_processor: resizes and normalises.
+        post_processor: none is needed.
+        evaluator: as anomalib's models take it.
+        visualizer: likewise.
+
+    Raises:
+        ValueError: an unknown loss, and what :class:`TwoClassModule` refuses.
+    """
+
+    model: ClassifierNetwork
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0_spd",
+        pretrained: bool = True,
+        loss: Literal["weighted", "focal"] = "weighted",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        steps: int = 1000,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = False,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, steps, pre_processor, post_processor, evaluator, visualizer)
+        if loss not in ("weighted", "focal"):
+            raise ValueError(f"`loss` is 'weighted' or 'focal'. Got {loss!r}.")
+        self.loss_name = loss
+        self.model = ClassifierNetwork(backbone, pretrained)
+        self.flip = RandomHorizontalFlip(p=0.5)
+        self.defect_weight: Tensor
+        self.register_buffer("defect_weight", torch.ones(()))
+
+    @property
+    def localizes(self) -> bool:
+        """Whether there are anomaly maps."""
+        return self.model.localizes
+
+    def on_fit_start(self) -> None:
+        """Weigh the classes by how many training images they have.
+
+        Raises:
+            ValueError: there are none of a class.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # set by Lightning, missing in its annotations
+        labels = data.train_data.samples.label_index
+        normal, defective = int((labels == 0).sum()), int((labels == 1).sum())
+        if not normal or not defective:
+            raise ValueError(
+                f"A classifier learns from normal and defective images. Got {normal} normal and {defective} defective "
+                "ones: use a 2-class data module, such as anomalib_spd.data.VisaTwoClass or TwoClass."
+            )
+        if not getattr(data, "balanced", False):  # then the sampler has seen to it
+            self.defect_weight.fill_(normal / defective)
+
+    def training_loss(self, batch: ImageBatch) -> Tensor:
+        """Return the loss of randomly flipped images."""
+        return self.criterion(self.model.logits(self.flip(plain(batch.image))), batch)
+
+    def criterion(self, logits: Tensor, batch: ImageBatch) -> Tensor:
+        """Return the loss of logits ``(B,)``."""
+        labels = labels_of(batch)
+        if self.loss_name == "focal":
+            loss: Tensor = sigmoid_focal_loss(logits, labels, reduction="mean")
+            return loss
+        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.defect_weight)

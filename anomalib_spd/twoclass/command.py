@@ -1,0 +1,118 @@
+"""The command ``anomalib-spd twoclass``: one training on normal and defective images, and what came of it."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.callbacks import MaxStepsProgressCallback
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from anomalib_spd.evaluation import cell as judge
+from anomalib_spd.evaluation.recorder import ScoreRecorder
+from anomalib_spd.evaluation.results import RECORD, Cell, replacing, write
+from anomalib_spd.evaluation.tables import METRICS
+from anomalib_spd.training_cli import TrainingCLI
+
+from .base import TwoClassModule
+
+ORIGIN = "run.json"
+
+
+def run(args: list[str]) -> int:
+    """Run ``anomalib-spd twoclass ...``; returns its exit status: 0, or 1 where it could not be carried out.
+
+    Args:
+        args: what follows ``anomalib-spd twoclass``.
+    """
+    try:
+        _run(TwoClassCLI("twoclass", TwoClassModule, AnomalibDataModule, args))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+class TwoClassCLI(TrainingCLI):
+    """A training as long as the model says, watched by the judge."""
+
+    model: TwoClassModule
+    datamodule: AnomalibDataModule
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Give the trainer the model's length, and what watches over the run (a hook of ``LightningCLI``)."""
+        self.recorder = ScoreRecorder()
+        # images held out of the training set choose a checkpoint; without them it is the last: test images never do
+        held_out = self.datamodule.val_split_mode is not ValSplitMode.NONE
+        folder = Path(self.config.trainer.default_root_dir or ".") / "checkpoints"
+        self.best = ModelCheckpoint(folder, "best", "val_loss", enable_version_counter=False) if held_out else None
+        callbacks = [*(self.config_init.trainer.callbacks or []), self.recorder, MaxStepsProgressCallback()]
+        callbacks += [self.best] if self.best else []
+        return super().instantiate_trainer(**self.model.trainer_arguments, callbacks=callbacks, **kwargs)
+
+    def plan(self) -> judge.Plan:
+        """What the run is made of."""
+        config = json.loads(self.parser.dump(self.config, format="json"))
+        model, data = config["model"], config["data"]
+        backbone = model["init_args"]["backbone"]
+        sha256, architecture = judge.weights(backbone)
+        return judge.Plan(
+            Cell(backbone, type(self.model).__name__, self.datamodule.category, int(self.config.seed_everything)),
+            model,
+            data,
+            weights_sha256=sha256,
+            architecture=architecture,
+            files_sha256=judge.files_sha256(self.datamodule),
+            threads=torch.get_num_threads(),
+        )
+
+
+def _run(cli: TwoClassCLI) -> None:
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    data.prepare_data()
+    data.setup()
+    folder = Path(trainer.default_root_dir)
+    plan = cli.plan()
+    _claim(folder, plan)
+    if drawn := getattr(data, "drawn", []):
+        print(f"{len(drawn)} training images drawn:", *drawn)
+    model.evaluator = judge.evaluator(model, data)
+
+    start = time.perf_counter()
+    trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    fit = time.perf_counter() - start
+    # the last steps may lie behind the last checkpoint
+    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
+    chosen = cli.best.best_model_path if cli.best else ""
+    trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
+    if not trainer.is_global_zero:
+        return
+    seconds = {"fit": fit, "inference": cli.recorder.seconds, "total": time.perf_counter() - start}
+    record = judge.describe(plan, trainer, data, cli.recorder, seconds)
+    write(folder, plan.cell, {**record, "checkpoint": Path(chosen or "last.ckpt").name}, cli.recorder.scores())
+    for name, label in METRICS.items():
+        if name in record["metrics"]:
+            print(f"{label}: {record['metrics'][name]:.3f}")
+    print(f"Figures: {folder / RECORD}; heatmaps: {folder / 'images'}; checkpoints: {folder / 'checkpoints'}")
+
+
+def _claim(folder: Path, plan: judge.Plan) -> None:
+    """Note what a folder is of, or refuse one that is of another run: its checkpoint must not be gone on from."""
+    path = folder / ORIGIN
+    origin = {"seed": plan.cell.seed, **plan.origin}
+    if path.is_file():
+        before = json.loads(path.read_text())
+        if changed := [key for key, value in origin.items() if before.get(key) != value]:
+            raise ValueError(
+                f"{folder} holds a run with another {', '.join(changed)}: give another --trainer.default_root_dir, or "
+                "remove that folder to start anew"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write(json.dumps(origin, indent=2).encode() + b"\n")

@@ -1,0 +1,16 @@
+"""A training that is cut short."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Stopping(Callback):
+    """Ends the process' work after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step >= self.step:
+            raise RuntimeError("power cut")

@@ -1,0 +1,195 @@
+"""``anomalib-spd twoclass`` from outside: it learns, it goes on where it was stopped, and it says what it did."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from anomalib_spd.cli import main
+from anomalib_spd.evaluation.results import Cell, read_record
+from tests.conftest import REPOSITORY
+from tests.evaluation.grids import draw_images, tiny_shelf
+
+pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
+RECIPES = sorted((REPOSITORY / "configs" / "twoclass").glob("*.yaml"))
+MODELS = {
+    "Segmenter": {"architecture_args": {"decoder_channels": [16, 16, 8, 8, 8]}, "focal_alpha": 0.75},
+    "Classifier": {},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("command")
+    draw_images(folder, "one")
+    with tiny_shelf(folder):
+        yield folder
+
+
+def config(root: Path, folder: Path, model: str = "Segmenter", data: Any = None, **changes: Any) -> dict[str, Any]:
+    """The content of a file in ``configs/twoclass``, for images of 64 px."""
+    pre_processor = {
+        "class_path": "anomalib_spd.pre_processing.BackbonePreProcessor",
+        "init_args": {"image_size": [64, 64]},
+    }
+    stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "category": "one"}}
+    init_args = {"backbone": "tiny_a", "steps": 6, "learning_rate": 0.003, "pre_processor": pre_processor}
+    return {
+        "seed_everything": 0,
+        "model": {
+            "class_path": f"anomalib_spd.twoclass.{model}",
+            "init_args": {**init_args, **MODELS[model], **changes},
+        },
+        "data": {
+            "class_path": "anomalib_spd.data.TwoClass",
+            "init_args": {"datamodule": stock, "train_batch_size": 4, "num_workers": 0, **(data or {})},
+        },
+        "trainer": {"accelerator": "cpu", "default_root_dir": str(folder), "log_every_n_steps": 1},
+        "checkpoint": {"every_n_train_steps": 3},
+    }
+
+
+def run(content: dict[str, Any], file: Path, *more: str) -> int:
+    file.write_text(yaml.safe_dump(content))
+    return main(["twoclass", "--config", str(file), *more])
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return {key: value for key, value in state.items() if key.startswith("model.")}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_command_trains_tests_and_leaves_all_that_it_promises(
+    root: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert run(config(root, folder, model), tmp_path / "a.yaml") == 0
+
+    result = read_record(folder / "cell.json")
+    assert result.cell == Cell("tiny_a", model, "one", 0)
+    assert result.done
+    assert {"image_AUROC", "image_AUPR_step", "pixel_AUPR_visa", "pixel_AUPR_step"} <= result.metrics.keys()
+    # 10 normal and 5 defective images: 60 % are learnt from
+    assert result.record["sizes"]["train_images"] == 9
+    assert result.record["sizes"]["train_anomalous"] == 3
+    assert len(result.scores().image_score) == 6
+    with (folder / "log" / "version_0" / "metrics.csv").open() as file:
+        losses = [row["train_loss"] for row in csv.DictReader(file) if row["train_loss"]]
+    assert len(losses) == 6
+    pictures = [path for path in (folder / "images").rglob("*") if path.is_file()]
+    assert len(pictures) == 6
+    assert Image.open(pictures[0]).size[0] > 256
+    out = capsys.readouterr().out
+    assert f"image AU-ROC: {result.metrics['image_AUROC']:.3f}" in out
+    assert str(folder / "cell.json") in out
+
+
+def test_what_was_learnt_is_what_was_shown(root: Path, tmp_path: Path) -> None:
+    # bright squares on noise, with the logits of a fresh network for a control
+    figures = []
+    for steps in (1, 120):
+        folder = tmp_path / str(steps)
+        assert run(config(root, folder, steps=steps), tmp_path / "a.yaml") == 0
+        figures.append(read_record(folder / "cell.json").metrics["pixel_AUPR_step"])
+    assert figures[1] > max(0.5, 2 * figures[0])
+
+
+def test_a_seed_repeats_a_run_and_another_does_not(root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert run(config(root, tmp_path / name), tmp_path / "a.yaml", "--seed_everything", seed) == 0
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    content = config(root, folder)
+
+    content["trainer"]["callbacks"] = [{"class_path": "tests.twoclass.stopping.Stopping", "init_args": {"step": 4}}]
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(content, tmp_path / "a.yaml")
+    assert not (folder / "cell.json").exists()
+    del content["trainer"]["callbacks"]
+    assert run(content, tmp_path / "a.yaml") == 0
+    with (folder / "log" / "version_1" / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train_loss"]]
+    assert steps == [3, 4, 5]
+
+
+def test_held_out_training_images_choose_the_checkpoint(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    content = config(root, folder, data={"val_split_mode": "from_train", "val_split_ratio": 0.34, "seed": 0})
+    content["trainer"].update(check_val_every_n_epoch=None, val_check_interval=2)
+    assert run(content, tmp_path / "a.yaml") == 0
+    assert json.loads((folder / "cell.json").read_text())["checkpoint"] == "best.ckpt"
+    assert weights(folder, "best").keys() == weights(folder).keys()
+    with (folder / "log" / "version_0" / "metrics.csv").open() as file:
+        assert sum(bool(row["val_loss"]) for row in csv.DictReader(file)) == 3
+
+
+def test_a_draw_is_printed_and_on_record(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert run(config(root, folder, data={"shots": 2, "draw": 3}), tmp_path / "a.yaml") == 0
+    drawn = json.loads((folder / "cell.json").read_text())["drawn"]
+    assert len(drawn) == 4
+    out = capsys.readouterr().out
+    assert all(name in out for name in drawn)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seed_everything", "1"], "holds a run with another seed"),
+        (["--data.init_args.draw", "1", "--data.init_args.shots", "2"], "another files_sha256, config"),
+        (["--model.init_args.backbone", "tiny_b"], "another backbone, config"),
+    ],
+)
+def test_a_folder_is_one_runs(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    content = config(root, tmp_path / "run", steps=1)
+    assert run(content, tmp_path / "a.yaml") == 0
+    before = weights(tmp_path / "run")
+    assert run(content, tmp_path / "a.yaml", *more) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "give another --trainer.default_root_dir" in error
+    after = weights(tmp_path / "run")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"shots": 9}}, "shots is 9, but the training pool has 6 normal images"),
+        ({"data": {"normal_only": True}, "model": "Classifier"}, "Got 6 normal and 0 defective"),
+        ({"architecture": "unett"}, "no architecture 'unett'"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_one_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    assert run(config(root, tmp_path / "run", **changes), tmp_path / "a.yaml") == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error:")
+    assert message in error
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_run(recipe: Path, root: Path, tmp_path: Path) -> None:
+    tiny = ["--model.init_args.backbone", "tiny_a", "--model.init_args.steps", "2"]
+    size = ["--model.init_args.pre_processor.init_args.image_size", "[64,64]"]
+    stock = ["--data", "anomalib_spd.data.TwoClass", "--data.init_args.datamodule", "anomalib.data.Visa"]
+    stock += [
+        f"--data.init_args.datamodule.init_args.{key}={value}" for key, value in (("root", root), ("category", "one"))
+    ]
+    few = ["--data.init_args.num_workers", "0", "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(["twoclass", "--config", str(recipe), *tiny, *size, *stock, *few, "--trainer.accelerator", "cpu"]) == 0
+    assert (tmp_path / "run" / "cell.json").is_file()
