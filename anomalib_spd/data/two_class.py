@@ -221,6 +221,15 @@ class TwoClass(TwoClassDataModule):
         self.split_seed = split_seed
         self.category = str(datamodule.category or "")
 
+    @property
+    def name(self) -> str:  # type: ignore[override] # a property in anomalib, an attribute in Lightning
+        """Once set up, the folder that holds all images: below it, anomalib's visualizer keeps their folders apart.
+
+        By the name of the class it keeps but the last, so that ``train/good/000.png`` and ``test/good/000.png``, of which
+        both may be test images here, would share one picture.
+        """
+        return self.root.name if hasattr(self, "root") else type(self).__name__
+
     def prepare_data(self) -> None:
         """Prepare the wrapped module's data."""
         self.datamodule.prepare_data()

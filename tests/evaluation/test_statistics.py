@@ -110,6 +110,25 @@ def test_more_categories_make_it_surer(measured: Path) -> None:
     assert width("both") < (width("one") + width("two")) / 2
 
 
+def test_seeds_that_disagree_make_it_less_sure(tmp_path: Path) -> None:
+    """Of two seeds, a quarter of the resamples takes the one twice, and a quarter the other."""
+    values = {}
+    for backbone, shifts in (("fickle", (0.2, 3.0)), ("steady", (1.0, 1.0))):
+        for seed, shift in enumerate(shifts):
+            scores, _ = draw(np.random.default_rng(seed), shift)
+            values[backbone, seed] = float(roc_auc_score(scores.image_label, scores.image_score))
+            record(tmp_path, Cell(backbone, "PaDiM", "one", seed), scores, image_AUROC=values[backbone, seed])
+    fickle, steady = results(tmp_path, "fickle"), results(tmp_path, "steady")
+    interval = statistics.difference(fickle, steady, "image_AUROC")
+    apart = [values["fickle", seed] - values["steady", seed] for seed in (0, 1)]
+    assert apart[0] < 0 < apart[1]
+    assert interval.low < apart[0]
+    assert interval.high > apart[1]
+    # a single seed says nothing of others: this is what the images alone make of each
+    alone = [statistics.difference([fickle[seed]], [steady[seed]], "image_AUROC") for seed in (0, 1)]
+    assert interval.high - interval.low > max(each.high - each.low for each in alone)
+
+
 def test_a_backbone_does_not_differ_from_itself(measured: Path) -> None:
     good = results(measured, "good")
     interval = statistics.difference(good, good, "image_AUROC")
