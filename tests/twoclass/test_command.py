@@ -82,6 +82,8 @@ def test_one_command_trains_tests_and_leaves_all_that_it_promises(
     with (folder / "log" / "version_0" / "metrics.csv").open() as file:
         losses = [row["train_loss"] for row in csv.DictReader(file) if row["train_loss"]]
     assert len(losses) == 6
+    assert list((folder / "log" / "version_0").glob("events.out.tfevents.*"))
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
     pictures = [path for path in (folder / "images").rglob("*") if path.is_file()]
     assert len(pictures) == 6
     assert Image.open(pictures[0]).size[0] > 256
@@ -193,3 +195,17 @@ def test_shipped_recipes_run(recipe: Path, root: Path, tmp_path: Path) -> None:
     few = ["--data.init_args.num_workers", "0", "--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(["twoclass", "--config", str(recipe), *tiny, *size, *stock, *few, "--trainer.accelerator", "cpu"]) == 0
     assert (tmp_path / "run" / "cell.json").is_file()
+
+
+def test_stock_commands_take_them(root: Path, tmp_path: Path) -> None:
+    content = config(root, tmp_path)
+    file = tmp_path / "a.yaml"
+    stock = {"model": content["model"], "trainer": {"accelerator": "cpu", "devices": 1}}
+    file.write_text(yaml.safe_dump({**stock, "data": content["data"]}))
+    assert main(["train", "--config", str(file), "--default_root_dir", str(tmp_path / "stock")]) == 0
+    (checkpoint,) = (tmp_path / "stock").rglob("*.ckpt")
+    images = root / "visa_pytorch" / "one" / "test" / "bad"
+    file.write_text(yaml.safe_dump(stock))
+    more = ["--data", str(images), "--ckpt_path", str(checkpoint), "--default_root_dir", str(tmp_path / "predicted")]
+    assert main(["predict", "--config", str(file), *more]) == 0
+    assert len(list((tmp_path / "predicted").rglob("*.JPG"))) == 5
