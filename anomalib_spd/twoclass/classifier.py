@@ -20,9 +20,9 @@ from .base import TwoClassModule, TwoClassNetwork, labels_of, plain
 class ClassifierNetwork(TwoClassNetwork):
     """A timm model with one logit, and where in the image it comes from.
 
-    The anomaly map is what the head says of each location by itself (of CNNs; a transformer's tokens have none): with
-    average pooling and a linear head its logits are those whose mean is the image's, the class activation map of Zhou et
-    al. (CVPR 2016). It comes from the image's label alone and is coarse.
+    The anomaly map is what the head says of each location by itself, over the number of locations (of CNNs; a
+    transformer's tokens have none): with average pooling and a linear head these are parts of which the image's logit is the
+    sum, the class activation map of Zhou et al. (CVPR 2016). It is learnt from the labels of images alone, and coarse.
 
     Args:
         backbone: name on the shelf or in timm.
@@ -49,8 +49,9 @@ class ClassifierNetwork(TwoClassNetwork):
         if self.localizes:
             batch, _, height, width = features.shape
             locations = features.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None]
-            each = self._of_head(locations).view(batch, 1, height, width)
-            anomaly_map = F.interpolate(each, images.shape[-2:], mode="bilinear").sigmoid()
+            # by themselves, locations have logits of tens, which all become 1
+            parts = self._of_head(locations).view(batch, 1, height, width) / (height * width)
+            anomaly_map = F.interpolate(parts, images.shape[-2:], mode="bilinear").sigmoid()
         return logits, InferenceBatch(pred_score=score, pred_label=score > 0.5, anomaly_map=anomaly_map)
 
     @torch.no_grad()

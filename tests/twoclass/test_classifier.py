@@ -23,7 +23,7 @@ def batch(size: int = 6, side: int = 64) -> ImageBatch:
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_convnext"])
-def test_the_map_is_what_the_head_says_of_each_location(backbone: str) -> None:
+def test_the_map_is_what_the_head_says_of_each_location_over_their_number(backbone: str) -> None:
     network = ClassifierNetwork(backbone, pretrained=False).eval()
     images = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
@@ -36,18 +36,21 @@ def test_the_map_is_what_the_head_says_of_each_location(backbone: str) -> None:
     torch.testing.assert_close(predictions.pred_score, logits.sigmoid())
     assert torch.equal(predictions.pred_label, predictions.pred_score > 0.5)
     # the corner pixel of an upsampled map is the corner location itself
-    torch.testing.assert_close(predictions.anomaly_map[..., :1, :1].flatten(), corner.sigmoid().flatten())
+    torch.testing.assert_close(
+        predictions.anomaly_map[..., :1, :1].flatten(), (corner / features[0, 0].numel()).sigmoid().flatten()
+    )
 
 
-def test_with_a_linear_head_the_map_has_the_image_logit_for_its_mean() -> None:
+def test_with_a_linear_head_the_image_logit_is_the_sum_of_its_parts() -> None:
     network = ClassifierNetwork("test_efficientnet", pretrained=False).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         features = network.encoder.forward_features(images)
         each = F.conv2d(features, network.encoder.classifier.weight[..., None, None], network.encoder.classifier.bias)
         logits, predictions = network.judge(images)
-    torch.testing.assert_close(each.mean((1, 2, 3)), logits)
-    torch.testing.assert_close(F.interpolate(each, (64, 64), mode="bilinear").sigmoid(), predictions.anomaly_map)
+    parts = each / each[0].numel()
+    torch.testing.assert_close(parts.sum((1, 2, 3)), logits)
+    torch.testing.assert_close(F.interpolate(parts, (64, 64), mode="bilinear").sigmoid(), predictions.anomaly_map)
 
 
 def test_a_transformer_gives_scores_and_no_map() -> None:
