@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 
+from anomalib_spd import pretraining
 from anomalib_spd.cli import main
 from anomalib_spd.pretraining import SupervisedSPD
 
@@ -15,14 +16,25 @@ from .conftest import REPOSITORY
 RECIPES = sorted((REPOSITORY / "configs" / "pretrain").glob("*.yaml"))
 
 
-def _small(images: Path, folder: Path, *more: str) -> list[str]:
+# what makes the heads of a method small
+HEADS = {
+    "supervised": {"num_classes": 3},
+    "simsiam": {"projection": 16, "bottleneck": 8},
+    "simclr": {"projection": 8, "hidden": 16},
+    "moco": {"projection": 8, "queue_size": 16},
+}
+
+
+def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -> list[str]:
     """Shrink a shipped recipe to seconds: other images, a tiny network, few steps."""
     return [
         *("--model.init_args.backbone", "test_efficientnet", "--model.init_args.pretrained", "false"),
-        *("--model.init_args.image_size", "32", "--model.init_args.num_classes", "3"),
+        *("--model.init_args.image_size", "32"),
+        *(f"--model.init_args.{name}={value}" for name, value in HEADS[method].items()),
         *("--data.init_args.root", str(images), "--data.init_args.side", "40"),
         *("--data.init_args.batch_size", "4", "--data.init_args.num_workers", "0"),
         *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)),
+        *("--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.precision", "32-true"),
         *more,
     ]
 
@@ -34,8 +46,26 @@ def _pretrain(images: Path, folder: Path, *more: str) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_runs(recipe: Path, labelled_images: Path, tmp_path: Path) -> None:
-    more = ("--trainer.fast_dev_run", "true")
-    assert main(["pretrain", "--config", str(recipe), *_small(labelled_images, tmp_path, *more)]) == 0
+    method = recipe.stem.partition("_")[0]
+    small = _small(labelled_images, tmp_path, "--trainer.fast_dev_run", "true", method=method)
+    assert main(["pretrain", "--config", str(recipe), *small]) == 0
+
+
+def test_every_method_has_its_recipes() -> None:
+    methods = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
+    assert {recipe.stem for recipe in RECIPES} == {
+        f"{method}_spd{variant}" for method in methods for variant in ("", "_imagenet", "_small")
+    }
+
+
+@pytest.mark.parametrize("method", HEADS)
+def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
+    recipe = str(REPOSITORY / "configs" / "pretrain" / f"{method}_spd_small.yaml")
+    assert main(["pretrain", "--config", recipe, *_small(labelled_images, tmp_path / "run", method=method)]) == 0
+    assert (tmp_path / "run" / "views.png").is_file()
+    assert main(["backbones", "add", f"tiny_{method}", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
+    features = timm.create_model(f"tiny_{method}", pretrained=True, features_only=True)(torch.rand(1, 3, 64, 64))
+    assert all(level.isfinite().all() for level in features)
 
 
 def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
@@ -45,7 +75,7 @@ def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shel
     with (run / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3  # twelve images, batches of four
-    assert {"loss", "loss_supervised", "loss_spd", "sim_ap", "sim_an", "feature_std"} <= set(rows[0])
+    assert {"loss", "loss_supervised", "loss_spd", "sim_ap", "sim_an", "z_std"} <= set(rows[0])
     assert (run / "log" / "version_0" / "config.yaml").is_file()
 
     checkpoint = run / "checkpoints" / "last.ckpt"

@@ -1,6 +1,9 @@
 """Pre-training methods with SPot-the-Difference, as LightningModules."""
 
 from .base import SPDPretraining
+from .moco import MoCoSPD
+from .simclr import SimCLRSPD
+from .simsiam import SimSiamSPD
 from .supervised import SupervisedSPD
 
-__all__ = ["SPDPretraining", "SupervisedSPD"]
+__all__ = ["MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]

@@ -1,5 +1,6 @@
 """What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass, the schedule."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -7,13 +8,19 @@ import timm
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import Normalize
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.losses import spd_loss
+
+from .views_picture import ViewsPicture
+
+#: share of the healthy spread of projections
+COLLAPSED = 0.05
 
 
 class SPDPretraining(LightningModule):
@@ -23,8 +30,8 @@ class SPDPretraining(LightningModule):
     so that batch norm cannot tell the groups apart. With ``eta = 0`` the views are made and passed all the same, so that
     such a run differs from the one it controls in nothing but the gradient of the SPD term.
 
-    A subclass gives ``method_views`` and ``method_loss``; the encoder's pooled features are what SPD compares, unless it
-    overrides ``project``.
+    A subclass gives ``method_views`` and ``method_loss``. It sets ``projector``, of which SPD compares the outputs too; by
+    default they are the encoder's pooled features themselves.
 
     Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. The paper's optimiser,
     schedule and length are not known; SGD with a cosine to 0 is what its baselines use.
@@ -65,10 +72,12 @@ class SPDPretraining(LightningModule):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.encoder: Any = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
+        self.projector: nn.Module = nn.Identity()
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)
         self.smooth_blend = RandomSmoothBlend()
         # normalisation is the augmentations' last step: it is Kornia's too, and on the device
+        self._warned = False
         self.normalize = Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
 
     @abstractmethod
@@ -76,12 +85,31 @@ class SPDPretraining(LightningModule):
         """Return the method's own views ``(B, 3, size, size)`` of images ``(B, 3, H, W)``, all in ``[0, 1]``."""
 
     @abstractmethod
-    def method_loss(self, features: list[Tensor], labels: Tensor) -> Tensor:
-        """Return the method's loss, a scalar, of the encoder's features ``(B, D)`` of each of its views."""
+    def method_loss(self, z: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """Return the method's loss, a scalar.
 
-    def project(self, features: Tensor) -> Tensor:
-        """Return what SPD compares, ``(B, D')``, of the encoder's pooled features ``(B, D)``; here, themselves."""
+        Args:
+            z: projections ``(B, D)`` of each of the method's views.
+            images: that the views were made of, ``(B, 3, H, W)`` in ``[0, 1]``.
+            labels: of the images, ``(B,)``.
+        """
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Return all views of images ``(B, 3, H, W)``: the method's, anchor, positive and negative, all in ``[0, 1]``."""
+        with torch.no_grad():
+            method_views = self.method_views(images)
+            positive, negative = self.weak_view(images), self.smooth_blend(self.weak_view(images))
+            return [*method_views, self.anchor_view(images), positive, negative]
+
+    def encode(self, encoder: nn.Module, views: list[Tensor]) -> Tensor:
+        """Return the pooled features ``(V * B, D)`` of V views, in one pass."""
+        inputs = self.normalize(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        features: Tensor = encoder(inputs)
         return features
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what writes a picture of the views."""
+        return [ViewsPicture()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Scale images to ``[0, 1]`` on the device: they travel as bytes."""
@@ -91,15 +119,12 @@ class SPDPretraining(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss, a scalar, and log its terms."""
         images, labels = batch
-        with torch.no_grad():
-            views = self.method_views(images)
-            positive, negative = self.weak_view(images), self.smooth_blend(self.weak_view(images))
-            inputs = self.normalize(torch.cat([*views, self.anchor_view(images), positive, negative]))
-        features = self.encoder(inputs.contiguous(memory_format=torch.channels_last)).split(len(images))
-        *method_features, f_a, f_p, f_n = features
+        # the projector's batch norm cannot tell the groups apart either
+        z = self.projector(self.encode(self.encoder, self.views(images)))
+        *z_method, z_a, z_p, z_n = z.split(len(images))
 
-        method_loss = self.method_loss(method_features, labels)
-        difference_loss, sim_ap, sim_an = spd_loss(self.project(f_a), self.project(f_p), self.project(f_n))
+        method_loss = self.method_loss(z_method, images, labels)
+        difference_loss, sim_ap, sim_an = spd_loss(z_a, z_p, z_n)
         loss = method_loss + self.eta * difference_loss
 
         self.log("loss", loss, prog_bar=True)
@@ -107,9 +132,27 @@ class SPDPretraining(LightningModule):
         self.log("loss_spd", difference_loss, prog_bar=True)
         self.log("sim_ap", sim_ap)
         self.log("sim_an", sim_an)
-        # collapse monitor: per-dimension spread of normalised features, healthy about 1 / sqrt(dim), 0 when collapsed
-        self.log("feature_std", F.normalize(f_a.detach(), dim=1).std(0).mean())
+        self.log("z_std", self._spread(z_a.detach()))
         return loss
+
+    def _spread(self, z: Tensor) -> Tensor:
+        """Collapse monitor: standard deviation of normalised ``(B, D)``, healthy about 1 / sqrt(D), 0 when collapsed."""
+        std = F.normalize(z, dim=1).std(0, correction=0).mean()
+        if not self._warned and len(z) > 1 and std * z.shape[1] ** 0.5 < COLLAPSED:
+            self._warned = True
+            rank_zero_warn(
+                f"All images have nearly the same projection (standard deviation {std:.1e}, healthy is about "
+                f"{z.shape[1] ** -0.5:.1e}): the training has collapsed. Start again with a smaller learning rate, a larger "
+                "batch, or a smaller eta."
+            )
+        return std
+
+    def of_all_processes(self, z: Tensor) -> Tensor:
+        """Return the ``(B, D)`` of all processes, ``(P * B, D)``; gradients flow back to the process they come from."""
+        if self.trainer.world_size == 1:
+            return z
+        gathered: Any = self.all_gather(z, sync_grads=True)
+        return torch.cat([*gathered])
 
     @property
     def method(self) -> str:
@@ -118,11 +161,30 @@ class SPDPretraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD with a cosine to 0 over all steps of the run."""
-        optimizer = torch.optim.SGD(
-            self.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        return self.scheduled(
+            torch.optim.SGD(
+                self.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+            )
         )
+
+    def scheduled(self, optimizer: torch.optim.Optimizer, warmup_epochs: int = 0) -> OptimizerLRScheduler:
+        """Return an optimiser with a cosine to 0 over all steps of the run.
+
+        Args:
+            optimizer: groups of its parameters with ``constant`` keep their learning rate.
+            warmup_epochs: before the cosine, in which the rate rises from 0 in equal steps.
+        """
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        epochs = self.trainer.max_epochs or 1
+        warmup = min(steps - 1, steps * warmup_epochs // epochs) if epochs > 0 else 0
+
+        def cosine(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+        factors = [(lambda step: 1.0) if group.get("constant") else cosine for group in optimizer.param_groups]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ class SupervisedSPD(SPDPretraining):
         """Return the one view that is classified."""
         return [self.supervised_view(images)]
 
-    def method_loss(self, features: list[Tensor], labels: Tensor) -> Tensor:
+    def method_loss(self, z: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of the classified view."""
-        (view,) = features
+        (view,) = z
         return F.cross_entropy(self.head(view), labels)

@@ -1,5 +1,9 @@
 """What all methods share, by way of the supervised one."""
 
+import math
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,13 +41,13 @@ def test_the_loss_is_its_terms() -> None:
     loss, logged = _step(model)
     assert loss.item() == pytest.approx(logged["loss_supervised"] + 0.3 * logged["loss_spd"], abs=1e-6)
     assert logged["loss_spd"] == pytest.approx(logged["sim_an"] - logged["sim_ap"], abs=1e-6)
-    assert 0 < logged["feature_std"] < 1
+    assert 0 < logged["z_std"] < 1
 
 
 def test_the_control_differs_in_nothing_but_the_gradient_of_spd() -> None:
     model, control = _model(eta=0.1), _model(eta=0.0)
     (loss, logged), (control_loss, control_logged) = _step(model), _step(control)
-    for name in ("loss_supervised", "loss_spd", "feature_std"):
+    for name in ("loss_supervised", "loss_spd", "z_std"):
         assert logged[name] == control_logged[name]
     for (name, buffer), (_, other) in zip(model.named_buffers(), control.named_buffers(), strict=True):
         assert torch.equal(buffer, other), name
@@ -68,7 +72,7 @@ def test_the_encoder_sees_imagenet_statistics() -> None:
 
 def test_the_gradient_of_spd_separates_negatives_from_positives() -> None:
     model = _model(eta=1.0)
-    model.method_loss = lambda features, labels: features[0].sum() * 0  # type: ignore[method-assign]
+    model.method_loss = lambda z, images, labels: z[0].sum() * 0  # type: ignore[method-assign]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     losses = []
     for _ in range(15):  # on the same draws every time
@@ -92,3 +96,36 @@ def test_a_negative_weight_is_refused() -> None:
 
 def test_a_checkpoint_is_the_encoder_and_the_head() -> None:
     assert {name.split(".")[0] for name in _model().state_dict()} == {"encoder", "head"}
+
+
+def test_a_collapse_is_told_once_with_what_to_do() -> None:
+    model = _model()
+    with pytest.warns(UserWarning, match="the training has collapsed. Start again with a smaller learning rate"):
+        model._spread(torch.ones(4, 16) + 1e-6 * torch.randn(4, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model._spread(torch.ones(4, 16))
+        # what is healthy is no collapse, and neither is a batch of one, of which nothing can be told
+        _model()._spread(torch.randn(64, 16))
+        _model()._spread(torch.randn(1, 16))
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_the_schedule_rises_and_falls_and_leaves_constant_groups_alone(warmup_epochs: int) -> None:
+    model = _model()
+    model._trainer = SimpleNamespace(estimated_stepping_batches=40, max_epochs=10)
+    weights = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:], "constant": True}], lr=0.5)
+    schedule = model.scheduled(optimizer, warmup_epochs)["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[1]["lr"] == 0.5
+        optimizer.step()
+        schedule.step()
+    warmup = 4 * warmup_epochs
+    expected = [0.5 * (step + 1) / warmup for step in range(warmup)]
+    rest = range(40 - warmup)
+    expected += [0.25 * (1 + math.cos(math.pi * step / len(rest))) for step in rest]
+    assert rates == pytest.approx(expected)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)

@@ -24,7 +24,7 @@ def test_loss_is_the_cross_entropy_of_the_view() -> None:
     model = SupervisedSPD(num_classes=5, backbone="test_efficientnet", pretrained=False)
     features, labels = torch.randn(4, model.encoder.num_features), torch.tensor([0, 1, 4, 2])
     expected = -F.log_softmax(features @ model.head.weight.T + model.head.bias, 1)[torch.arange(4), labels].mean()
-    torch.testing.assert_close(model.method_loss([features], labels), expected)
+    torch.testing.assert_close(model.method_loss([features], torch.zeros(4, 3, 8, 8), labels), expected)
 
 
 def test_views_have_the_asked_size() -> None:

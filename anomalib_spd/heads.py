@@ -1,0 +1,34 @@
+"""Heads of pre-training: what stands between an encoder's features and a loss, and is thrown away afterwards."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(widths: Sequence[int], batch_norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+    """Return linear layers with ReLU between them.
+
+    Args:
+        widths: of the input and of every layer's output, two or more.
+        batch_norm: after every layer but the last; such layers have no bias.
+        last_norm: batch norm without weights after the last layer, as SimSiam's and SimCLR's projectors have it.
+
+    Returns:
+        ``(B, widths[0])`` to ``(B, widths[-1])``.
+
+    Raises:
+        ValueError: for fewer than two widths.
+    """
+    if len(widths) < 2:
+        msg = f"`widths` are those of the input and of every layer, two or more. Got {list(widths)}."
+        raise ValueError(msg)
+    *hidden, last = pairwise(widths)
+    layers: list[nn.Module] = []
+    for before, after in hidden:
+        layers.append(nn.Linear(before, after, bias=not batch_norm))
+        layers += [nn.BatchNorm1d(after)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+    layers.append(nn.Linear(*last, bias=not last_norm))
+    layers += [nn.BatchNorm1d(last[1], affine=False)] if last_norm else []
+    return nn.Sequential(*layers)

@@ -1,0 +1,70 @@
+"""SimCLR with SPot-the-Difference."""
+
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.optim import Lars
+from torch import Tensor
+
+from anomalib_spd.augmentation import simclr_view
+from anomalib_spd.heads import mlp
+from anomalib_spd.losses import nt_xent
+
+from .base import SPDPretraining
+
+
+class SimCLRSPD(SPDPretraining):
+    """SimCLR, plus ``eta`` times SPD on the projections.
+
+    Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (ICML 2020), with the
+    three-layer projector and the learning rate (0.075 times the square root of the batch) of its repository. SPD's
+    negatives are not among SimCLR's.
+
+    Args:
+        projection: width of the projections; the paper's is 128.
+        hidden: width of the projector's hidden layers; the repository's is 2048 for a ResNet-50.
+        temperature: tau; the repository's is 0.1.
+        warmup_epochs: in which the learning rate rises; the paper's are 10 of 100 and more.
+        backbone: see :class:`SPDPretraining`, as are all that follow.
+        pretrained: start from the backbone's weights.
+        eta: weight of the SPD term.
+        image_size: side of the views, pixels.
+        learning_rate: at the start of the cosine.
+        momentum: of LARS.
+        weight_decay: on all weights.
+    """
+
+    def __init__(
+        self,
+        projection: int = 128,
+        hidden: int = 2048,
+        temperature: float = 0.1,
+        warmup_epochs: int = 10,
+        backbone: str = "efficientnet_lite0_in1k",
+        pretrained: bool = True,
+        eta: float = 0.1,
+        image_size: int = 224,
+        learning_rate: float = 1.2,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        self.encoder.reset_classifier(0)
+        self.projector = mlp([self.encoder.num_features, hidden, hidden, projection], last_norm=True)
+        self.temperature = temperature
+        self.warmup_epochs = warmup_epochs
+        self.simclr_view = simclr_view(image_size)
+
+    def method_views(self, images: Tensor) -> list[Tensor]:
+        """Return two strong views."""
+        return [self.simclr_view(images), self.simclr_view(images)]
+
+    def method_loss(self, z: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """Return NT-Xent over the views of all processes."""
+        z_1, z_2 = (self.of_all_processes(each) for each in z)
+        return nt_xent(z_1, z_2, self.temperature)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return LARS, warmed up, with a cosine to 0; biases and norms neither decay nor adapt, as in the repository."""
+        matrices = [each for each in self.parameters() if each.ndim > 1]
+        vectors = [each for each in self.parameters() if each.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return self.scheduled(Lars(groups, lr=self.learning_rate, momentum=self.momentum), self.warmup_epochs)

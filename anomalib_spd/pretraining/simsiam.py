@@ -1,0 +1,74 @@
+"""SimSiam with SPot-the-Difference."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from anomalib_spd.augmentation import simsiam_view
+from anomalib_spd.heads import mlp
+from anomalib_spd.losses import negative_cosine
+
+from .base import SPDPretraining
+
+
+class SimSiamSPD(SPDPretraining):
+    """SimSiam, plus ``eta`` times SPD on the projections.
+
+    Source: Chen & He, Exploring Simple Siamese Representation Learning (CVPR 2021), section 3 and appendix A: its authors'
+    heads, loss and schedule. SPD as in its paper, on the projections; predictor and stop-gradient are SimSiam's alone.
+
+    Departures: both views and those of SPD pass the encoder and the projector together, where SimSiam passes each view by
+    itself, so that batch norm cannot tell the groups apart.
+
+    Args:
+        projection: width of the projections; the paper's is 2048.
+        bottleneck: width of the predictor's hidden layer; the paper's is 512.
+        backbone: see :class:`SPDPretraining`, as are all that follow.
+        pretrained: start from the backbone's weights.
+        eta: weight of the SPD term.
+        image_size: side of the views, pixels.
+        learning_rate: at the start of the cosine; the paper's is 0.05 for a batch of 256, in proportion; the predictor's
+            stays constant.
+        momentum: of SGD.
+        weight_decay: on all weights.
+    """
+
+    def __init__(
+        self,
+        projection: int = 2048,
+        bottleneck: int = 512,
+        backbone: str = "efficientnet_lite0_in1k",
+        pretrained: bool = True,
+        eta: float = 0.1,
+        image_size: int = 224,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        self.encoder.reset_classifier(0)
+        self.projector = mlp([self.encoder.num_features, projection, projection, projection], last_norm=True)
+        self.predictor = mlp([projection, bottleneck, projection])
+        self.simsiam_view = simsiam_view(image_size)
+
+    def method_views(self, images: Tensor) -> list[Tensor]:
+        """Return two strong views."""
+        return [self.simsiam_view(images), self.simsiam_view(images)]
+
+    def method_loss(self, z: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """Return the negative cosine of each view's prediction and the other's projection."""
+        z_1, z_2 = z
+        p_1, p_2 = self.predictor(z_1), self.predictor(z_2)
+        return (negative_cosine(p_1, z_2) + negative_cosine(p_2, z_1)) / 2
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return SGD with a cosine to 0, but for the predictor, which keeps its learning rate."""
+        groups: list[dict[str, Any]] = [
+            {"params": [*self.encoder.parameters(), *self.projector.parameters()]},
+            {"params": [*self.predictor.parameters()], "constant": True},
+        ]
+        return self.scheduled(
+            torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
+        )

@@ -1,0 +1,30 @@
+"""A picture of what a run compares, for whoever starts it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchvision.utils import save_image
+
+COUNT = 8
+
+
+class ViewsPicture(Callback):
+    """Writes ``views.png`` in the run's folder before its first step.
+
+    A column is an image, a row a view: the method's own, then SPD's anchor, positive and negative. The run's random draws
+    are left as they were.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Write the picture (a Lightning hook)."""
+        del batch_idx
+        if trainer.global_step or not trainer.is_global_zero:
+            return
+        images = batch[0][:COUNT]
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            views = torch.cat(pl_module.views(images))  # type: ignore[operator] # of SPDPretraining, whose callback this is
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_image(views.float().cpu(), folder / "views.png", nrow=len(images))
