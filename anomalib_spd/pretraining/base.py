@@ -1,5 +1,6 @@
 """What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass, the schedule."""
 
+import hashlib
 import math
 from abc import abstractmethod
 from typing import Any
@@ -78,6 +79,7 @@ class SPDPretraining(LightningModule):
         self.smooth_blend = RandomSmoothBlend()
         # normalisation is the augmentations' last step: it is Kornia's too, and on the device
         self._warned = False
+        self._seed = 0
         self.normalize = Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
 
     @abstractmethod
@@ -111,13 +113,27 @@ class SPDPretraining(LightningModule):
         """Return what writes a picture of the views."""
         return [ViewsPicture()]
 
+    def on_fit_start(self) -> None:
+        """Note the run's seed (a Lightning hook)."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
+        del batch
+        place = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) >> 1)
+
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Scale images to ``[0, 1]`` on the device: they travel as bytes."""
         images, labels = batch
         return images.float() / 255, labels
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss, a scalar, and log its terms."""
+        """Return the loss, a scalar, and log its terms.
+
+        Raises:
+            FloatingPointError: where the loss is not finite; nothing is learnt from that step.
+        """
         images, labels = batch
         # the projector's batch norm cannot tell the groups apart either
         z = self.projector(self.encode(self.encoder, self.views(images)))
@@ -126,6 +142,12 @@ class SPDPretraining(LightningModule):
         method_loss = self.method_loss(z_method, images, labels)
         difference_loss, sim_ap, sim_an = spd_loss(z_a, z_p, z_n)
         loss = method_loss + self.eta * difference_loss
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"The loss is {loss.item()} ({self.method}: {method_loss.item():.3g}, SPD: {difference_loss.item():.3g}). The "
+                "last checkpoint is of before: go on from it with a smaller learning rate, in a folder of its own, or with "
+                "--trainer.precision 32-true."
+            )
 
         self.log("loss", loss, prog_bar=True)
         self.log(f"loss_{self.method}", method_loss)

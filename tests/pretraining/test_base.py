@@ -129,3 +129,32 @@ def test_the_schedule_rises_and_falls_and_leaves_constant_groups_alone(warmup_ep
     expected += [0.25 * (1 + math.cos(math.pi * step / len(rest))) for step in rest]
     assert rates == pytest.approx(expected)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_what_to_do() -> None:
+    model = _model()
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"The loss is nan \(supervised: nan.*smaller learning rate"):
+        _step(model)
+
+
+def test_every_step_has_a_seed_of_its_own() -> None:
+    model = _model()
+    model._trainer = SimpleNamespace(global_rank=0, current_epoch=0)
+    draws = {}
+    for rank, epoch, batch in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)):
+        vars(model._trainer).update(global_rank=rank, current_epoch=epoch)
+        torch.manual_seed(7)
+        model.on_fit_start()
+        torch.rand(batch)  # whatever was drawn before
+        model.on_train_batch_start(None, batch)
+        draws[rank, epoch, batch] = torch.rand(1).item()
+    assert len(set(draws.values())) == 4
+    # a run that goes on with the same seed draws the same, one with another does not
+    model.on_train_batch_start(None, 0)
+    assert torch.rand(1).item() == draws[1, 0, 0]
+    torch.manual_seed(8)
+    model.on_fit_start()
+    model.on_train_batch_start(None, 0)
+    assert torch.rand(1).item() != draws[1, 0, 0]
