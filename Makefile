@@ -15,7 +15,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (kornia 0.9); this is " + sys.version + ". Give another: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,twoclass,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,twoclass,webdataset,test]'
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)

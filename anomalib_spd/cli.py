@@ -64,8 +64,7 @@ def pretrain(args: list[str]) -> int:
     from .pretraining import SPDPretraining
     from .training_cli import TrainingCLI
 
-    cli = TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
     return 0
 
 

@@ -1,15 +1,18 @@
 """Lightning's command line as the trainings of this package use it."""
 
+import signal
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 EXPECTED_WARNINGS = (
     "LightningCLI's args parameter is intended",  # to be called from Python: we are that Python
@@ -17,6 +20,8 @@ EXPECTED_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # every later one
     "Total length of `list` across ranks is zero",  # there is no validation set
     "The following callbacks returned in `LightningModule.configure_callbacks`",  # anomalib's, in every later stage
+    "You're resuming from a checkpoint that ended before the epoch ended",  # our sampler goes on there
+    "Your `IterableDataset` has `__len__` defined",  # of ImageShards, and it is right
     "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
 )
 
@@ -83,3 +88,21 @@ class TrainingCLI(LightningCLI):
                 loggers.append(TensorBoardLogger(folder, name="log", version=table.version, default_hp_metric=False))
             kwargs["logger"] = loggers
         return super().instantiate_trainer(**kwargs)
+
+    def fit(self) -> None:
+        """Train to the end, from the checkpoint if there is one, and leave the last step's weights in it.
+
+        Raises:
+            SystemExit: with 143, where SIGTERM ended the training; the same command goes on from the last checkpoint.
+        """
+        trainer: Any = self.trainer
+        try:
+            trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
+        except SIGTERMException:  # by itself it ends the process as if all had gone well
+            raise SystemExit(128 + signal.SIGTERM) from None
+        if trainer.fast_dev_run:
+            return
+        last = Path(self.config.checkpoint.dirpath) / "last.ckpt"
+        # the end may lie between two checkpoints
+        if not last.is_file() or torch.load(last, weights_only=True)["global_step"] < trainer.global_step:
+            trainer.save_checkpoint(last, weights_only=False)

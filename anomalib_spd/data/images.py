@@ -1,6 +1,11 @@
-"""Images for pre-training: a folder of pictures with classes."""
+"""Images for pre-training: a folder of pictures, or a list of them, with classes."""
 
+import logging
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -9,106 +14,254 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+from .index import ImageIndex
+from .resumable_sampler import ResumableSampler
+
+logger = logging.getLogger(__name__)
+
+#: a run stops where more than this share of its images cannot be read
+FAULTY_SHARE = 0.01
+
+#: faulty files that an error names
+_NAMED = 20
+
+
+def decode(file: Path | BinaryIO, side: int) -> Tensor:
+    """Read an image: the short side resized, the middle cut out.
+
+    Args:
+        file: path or open file.
+        side: of what is returned, pixels.
+
+    Returns:
+        uint8 ``(3, side, side)`` in ``[0, 255]``.
+
+    Raises:
+        Exception: of nearly any kind, where the file is no image, damaged or truncated: that is how Pillow is.
+    """
+    with Image.open(file) as image:
+        pixels = v2.functional.pil_to_tensor(image.convert("RGB"))
+    resized: Tensor = v2.functional.center_crop(v2.functional.resize(pixels, [side], antialias=True), [side, side])
+    return resized
+
+
+def stopped(count: int, share_of: str, names: Sequence[str]) -> OSError:
+    """Make the error that stops a run with too many faulty files.
+
+    Args:
+        count: of faulty files.
+        share_of: what they are more than the allowed share of.
+        names: of them; the message has the first.
+    """
+    listed = "\n  ".join(names[:_NAMED])
+    more = f"\n  and {count - _NAMED} more" if count > _NAMED else ""
+    return OSError(
+        f"{count} of {share_of} cannot be read as images, which is more than {FAULTY_SHARE:.0%}. Replace or remove "
+        f"them:\n  {listed}{more}"
+    )
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Images below a folder, each with the number of its class.
+    """Images with the numbers of their classes, as :meth:`ImageIndex.of` lists them.
 
-    A picture in a sub-folder has the sub-folder's name as its class (``cat/1.jpg``); one that lies in the folder itself,
-    its own name up to the first underscore, which in ImageNet's file names is the class (``n01440764_10026.JPEG``).
-    Classes are numbered in alphabetical order.
+    A file that cannot be read, or is truncated, is named once in the log, as a warning, and another image takes its place,
+    the same one each time. Such files are counted over all worker processes of a loader (processes of a distributed
+    training each count those that they meet); above 1 % of all, reading stops.
 
     Args:
-        root: the folder.
+        root: folder, text file with a list, or a list as such.
         side: images are returned as ``side x side``: the short side resized, the middle cut out, pixels.
+        relative_to: folder to which a text file's paths are relative; by default its own.
+        cache: folder of cached lists; by default the package's own.
 
     Attributes:
-        files: paths in alphabetical order.
-        classes: names in the order of their numbers.
+        files: paths, in alphabetical order or the text file's.
 
     Raises:
-        FileNotFoundError: where the folder does not exist or holds no image.
+        FileNotFoundError: where there is no such folder or list, or no image in it.
+        ValueError: where ``side`` is not positive, or a text file is not as it must be.
     """
 
-    def __init__(self, root: Path | str, side: int = 256) -> None:
-        self.root = Path(root)
-        self.files = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        if not self.files:
-            reason = f"holds no image ({', '.join(sorted(EXTENSIONS))})" if self.root.is_dir() else "does not exist"
-            msg = f"The image folder {self.root} {reason}. Give another with --data.root."
-            raise FileNotFoundError(msg)
-        names = [self._class_name(path) for path in self.files]
-        self.classes = sorted(set(names))
-        number = {name: index for index, name in enumerate(self.classes)}
-        self.labels = [number[name] for name in names]
-        self._resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
+    def __init__(
+        self,
+        root: Path | str | ImageIndex,
+        side: int = 256,
+        relative_to: Path | str | None = None,
+        cache: Path | str | None = None,
+    ) -> None:
+        if side < 1:
+            raise ValueError(f"side must be at least 1 pixel, got {side}")
+        self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root, relative_to, cache)
+        self.side = side
+        # a byte for each file, in memory that worker processes share however they are started
+        self._is_faulty = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()
 
-    def _class_name(self, path: Path) -> str:
-        relative = path.relative_to(self.root)
-        return relative.parts[0] if len(relative.parts) > 1 else relative.stem.split("_")[0]
+    @property
+    def classes(self) -> list[str]:
+        """Names in the order of their numbers."""
+        return list(self.files.classes)
+
+    @property
+    def labels(self) -> list[int]:
+        """Number of each file's class."""
+        labels: list[int] = self.files.labels.tolist()
+        return labels
+
+    @property
+    def faulty(self) -> list[Path]:
+        """The files that could not be read so far, by any worker process."""
+        return [self.files[index] for index in self._is_faulty.nonzero().flatten().tolist()]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return uint8 ``(3, side, side)`` in ``[0, 255]`` and the class's number.
+        """Return uint8 ``(3, side, side)`` in ``[0, 255]`` and the class's number, of this image or one in its place.
 
         Raises:
-            OSError: where the file is no readable image; the message names it.
+            OSError: where more than 1 % of the files cannot be read; the message names them.
         """
-        path = self.files[index]
-        try:
-            with Image.open(path) as image:
-                pixels = v2.functional.pil_to_tensor(image.convert("RGB"))
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged files
-            msg = f"{path} cannot be read as an image: {error}"
-            raise OSError(msg) from error
-        return self._resize(pixels), self.labels[index]
+        others = random.Random(index)  # of the index alone, so that runs can be repeated
+        while True:
+            try:
+                return decode(self.files[index], self.side), int(self.files.labels[index])
+            except Exception as error:  # Pillow raises nearly anything for damaged files
+                self._note(index, error)
+            index = others.randrange(len(self))
+
+    def _note(self, index: int, error: Exception) -> None:
+        if not self._is_faulty[index]:
+            self._is_faulty[index] = 1
+            path = self.files[index]
+            logger.warning("%s cannot be read as an image (%s); another takes its place", path, error)
+        count = int(self._is_faulty.count_nonzero())
+        if count > FAULTY_SHARE * len(self):
+            raise stopped(count, f"{len(self)} files", [str(path) for path in self.faulty]) from error
 
 
-class ImageFolder(LightningDataModule):
-    """Batches of labelled images as bytes; augmentation happens on the device, in the training module.
+class ImageBatches(LightningDataModule):
+    """Base of data modules with batches of images as bytes; augmentation happens on the device, in the training module.
+
+    A subclass says which images (:meth:`list_images`).
 
     Args:
-        root: folder of images, see :class:`LabelledImages`.
         batch_size: images per step and device.
         side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
             larger than they are.
         num_workers: processes that decode.
 
+    Attributes:
+        images: known when ``setup`` has returned.
+
     Raises:
-        ValueError: where a batch is larger than the folder.
-        FileNotFoundError: where the folder does not exist or holds no image.
+        ValueError: for a value out of range.
     """
 
-    def __init__(self, root: Path | str, batch_size: int = 32, side: int = 256, num_workers: int = 2) -> None:
+    def __init__(self, batch_size: int, side: int, num_workers: int) -> None:
         super().__init__()
-        self.root = root
+        for name, value, least in (("batch_size", batch_size, 1), ("side", side, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
         self.batch_size = batch_size
         self.side = side
         self.num_workers = num_workers
         self.images: LabelledImages | None = None
+        self._progress = {"seen": 0, "batches": 1}
+
+    @abstractmethod
+    def list_images(self) -> tuple[ImageIndex, str]:
+        """Return the images, and their name in messages."""
 
     def setup(self, stage: str) -> None:
-        """List the images."""
-        self.images = LabelledImages(self.root, self.side)
-        if len(self.images) < self.batch_size:
-            msg = (
-                f"The image folder {self.root} holds {len(self.images)} images, fewer than a batch of {self.batch_size}. "
+        """List the images.
+
+        Raises:
+            ValueError: where there are fewer than two images, or fewer than a batch on each device.
+            FileNotFoundError: where there is none.
+        """
+        index, name = self.list_images()
+        processes = self.trainer.world_size if self.trainer else 1
+        if len(index) < 2:
+            raise ValueError(f"{name} holds 1 image, but the methods compare images with others: give two or more.")
+        if len(index) < self.batch_size * processes:
+            where = f" on each of {processes} devices" if processes > 1 else ""
+            raise ValueError(
+                f"{name} holds {len(index)} images, fewer than a batch of {self.batch_size}{where}. "
                 "Give a smaller --data.batch_size."
             )
-            raise ValueError(msg)
+        self.images = LabelledImages(index, self.side)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far a checkpoint's run has come: batches seen, and batches an epoch."""
+        if self.trainer is None:
+            return {}
+        return {"seen": self.trainer.fit_loop.total_batch_idx + 1, "batches": int(self.trainer.num_training_batches)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Note how far the run had come that is gone on with."""
+        self._progress = {**self._progress, **state_dict}
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return shuffled batches; the last, smaller one is dropped, for batch norm's sake."""
+        """Return batches in the order of seed and epoch; the last, smaller one is dropped, for batch norm's sake.
+
+        A run that goes on begins where it was, unless another number of batches make an epoch now: then with the epoch.
+        """
         assert self.images is not None, "Lightning calls setup first"
+        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        epoch, batch = divmod(self._progress["seen"], self._progress["batches"])
+        same = self._progress["batches"] == len(self.images) // processes // self.batch_size
+        sampler = ResumableSampler(
+            self.images,
+            processes,
+            rank,
+            seed=torch.initial_seed() % 2**32,
+            epoch=epoch,
+            skip=batch * self.batch_size if same else 0,
+        )
         return DataLoader(
             self.images,
             batch_size=self.batch_size,
-            shuffle=True,
+            sampler=sampler,
             drop_last=True,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class ImageFolder(ImageBatches):
+    """Batches of the images of a folder, or of a text file's list, as bytes.
+
+    Files that cannot be read are replaced, see :class:`LabelledImages`.
+
+    Args:
+        root: folder of images, or text file with one path a line; see :meth:`ImageIndex.of`.
+        batch_size: images per step and device.
+        side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
+            larger than they are.
+        num_workers: processes that decode.
+        relative_to: folder to which a text file's paths are relative; by default its own.
+        cache: folder of cached lists; by default ``.index`` in ``$ANOMALIB_SPD_HOME``, or the platform's for caches.
+
+    Raises:
+        ValueError: where a batch is larger than the folder, or a value is out of range.
+        FileNotFoundError: where the folder does not exist or holds no image.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        batch_size: int = 32,
+        side: int = 256,
+        num_workers: int = 2,
+        relative_to: Path | str | None = None,
+        cache: Path | str | None = None,
+    ) -> None:
+        super().__init__(batch_size, side, num_workers)
+        self.root = root
+        self.relative_to = relative_to
+        self.cache = cache
+
+    def list_images(self) -> tuple[ImageIndex, str]:
+        """List the folder, or read the list."""
+        return ImageIndex.of(self.root, self.relative_to, self.cache), f"The image folder or list {self.root}"

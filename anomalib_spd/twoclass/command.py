@@ -84,10 +84,8 @@ def _run(cli: TwoClassCLI) -> None:
     model.evaluator = judge.evaluator(model, data)
 
     start = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    cli.fit()
     fit = time.perf_counter() - start
-    # the last steps may lie behind the last checkpoint
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
     chosen = cli.best.best_model_path if cli.best else ""
     trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
     if not trainer.is_global_zero:

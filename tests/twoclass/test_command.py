@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(root: Path, tmp_path
     folder = tmp_path / "run"
     content = config(root, folder)
 
-    content["trainer"]["callbacks"] = [{"class_path": "tests.twoclass.stopping.Stopping", "init_args": {"step": 4}}]
+    content["trainer"]["callbacks"] = [{"class_path": "tests.stopping.Stopping", "init_args": {"step": 4}}]
     with pytest.raises(RuntimeError, match="power cut"):
         run(content, tmp_path / "a.yaml")
     assert not (folder / "cell.json").exists()

@@ -1,5 +1,6 @@
 """A training that is cut short."""
 
+import os
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,3 +15,15 @@ class Stopping(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step >= self.step:
             raise RuntimeError("power cut")
+
+
+class Killing(Callback):
+    """Sends the process a signal after so many steps."""
+
+    def __init__(self, step: int, signal: int) -> None:
+        self.step = step
+        self.signal = signal
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.signal)

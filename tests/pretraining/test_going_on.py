@@ -1,0 +1,87 @@
+"""A pre-training that is stopped at any step, and started again by the same command, ends with the very same weights."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalib_spd.cli import main
+from tests.conftest import REPOSITORY
+from tests.test_cli import HEADS, _small
+
+EVERY = 2  # steps a checkpoint; an epoch has 3
+
+
+def arguments(images: Path, folder: Path, method: str, workers: int, *more: str) -> list[str]:
+    recipe = str(REPOSITORY / "configs" / "pretrain" / f"{method}_spd_small.yaml")
+    small = _small(images, folder, "--trainer.max_epochs", "3", method=method)
+    return [
+        *("pretrain", "--config", recipe, *small, "--data.init_args.num_workers", str(workers)),
+        *("--checkpoint.every_n_train_steps", str(EVERY), *more),
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 9
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return state
+
+
+def stopping(step: int) -> tuple[str, ...]:
+    callback = "tests.stopping.Stopping"
+    return (f'--trainer.callbacks=[{{"class_path": "{callback}", "init_args": {{"step": {step}}}}}]',)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "workers"),
+    [("simsiam", (3,), 0), ("moco", (4, 7), 0), ("simclr", (1, 5), 0), ("supervised", (6,), 0), ("simsiam", (5,), 2)],
+)
+def test_the_weights_are_those_of_an_undisturbed_run(
+    labelled_images: Path, tmp_path: Path, method: str, steps: tuple[int, ...], workers: int
+) -> None:
+    assert main(arguments(labelled_images, tmp_path / "whole", method, workers)) == 0
+    for step in steps:
+        with pytest.raises(RuntimeError, match="power cut"):
+            main(arguments(labelled_images, tmp_path / "parts", method, workers, *stopping(step)))
+    assert main(arguments(labelled_images, tmp_path / "parts", method, workers)) == 0
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, kill: signal.Signals) -> None:
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(folder: str, *more: str) -> int:
+        command = [
+            sys.executable,
+            "-m",
+            "anomalib_spd",
+            *arguments(labelled_images, tmp_path / folder, "moco", 1, *more),
+        ]
+        return subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False).returncode
+
+    killer = f'{{"class_path": "tests.stopping.Killing", "init_args": {{"step": 5, "signal": {int(kill)}}}}}'
+    status = -9 if kill == signal.SIGKILL else 143
+    assert run("parts", f"--trainer.callbacks=[{killer}]") == status
+    assert run("parts") == 0
+    assert run("whole") == 0
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_another_batch_size_goes_on_with_the_epoch(labelled_images: Path, tmp_path: Path) -> None:
+    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco"}
+    with pytest.raises(RuntimeError, match="power cut"):
+        main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(5)))
+    more = ("--data.init_args.batch_size", "6", "--trainer.max_epochs", "4")
+    assert main(arguments(labelled_images, tmp_path, "supervised", 0, *more)) == 0
