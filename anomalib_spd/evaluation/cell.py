@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from pydoc import locate
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
-from anomalib.metrics import Evaluator
+from anomalib.metrics import AUPRO, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
 
@@ -26,20 +25,12 @@ from anomalib_spd.backbones import available
 
 from .features import SharedFeatures
 from .grid import Config, build_data, build_model
+from .metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 from .recorder import ScoreRecorder
 from .results import Cell, Scores
 
-IMAGE_METRICS = (
-    "anomalib_spd.evaluation.metrics.AUROC",
-    "anomalib_spd.evaluation.metrics.AUPR_step",
-    "anomalib_spd.evaluation.metrics.AUPR_trapezoid",
-    "anomalib.metrics.F1Max",
-)
-PIXEL_METRICS = (
-    *IMAGE_METRICS,
-    "anomalib_spd.evaluation.metrics.AUPR_visa",
-    "anomalib.metrics.AUPRO",
-)
+IMAGE_METRICS = (AUROC, AUPR_step, AUPR_trapezoid, F1Max)
+PIXEL_METRICS = (*IMAGE_METRICS, AUPR_visa, AUPRO)
 PACKAGES = ("anomalib_spd", "anomalib", "torch", "lightning", "timm", "numpy")
 
 
@@ -135,9 +126,9 @@ def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
         model: any of anomalib's; one with a false ``localizes`` gives no anomaly maps.
         data: the data module, which is set up.
     """
-    metrics = [_metric(path, ["pred_score", "gt_label"], "image_") for path in IMAGE_METRICS]
+    metrics: list[Any] = [metric(["pred_score", "gt_label"], prefix="image_") for metric in IMAGE_METRICS]
     if has_masks(data) and getattr(model, "localizes", True):
-        metrics += [_metric(path, ["anomaly_map", "gt_mask"], "pixel_") for path in PIXEL_METRICS]
+        metrics += [metric(["anomaly_map", "gt_mask"], prefix="pixel_") for metric in PIXEL_METRICS]
     return Evaluator(test_metrics=metrics)
 
 
@@ -238,10 +229,6 @@ def files_sha256(data: AnomalibDataModule) -> str:
         f"{split} {label} {path.stat().st_size} {path.relative_to(root).as_posix()}" for split, path, label in rows
     ]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def _metric(path: str, fields: list[str], prefix: str) -> Any:
-    return cast(type, locate(path))(fields=fields, prefix=prefix)
 
 
 def _saved(shared: SharedFeatures | None) -> float:

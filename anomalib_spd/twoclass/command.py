@@ -74,6 +74,10 @@ class TwoClassCLI(TrainingCLI):
 
 def _run(cli: TwoClassCLI) -> None:
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    if trainer.world_size > 1:
+        raise ValueError(
+            f"A 2-class run takes one device, all test images are judged together. Got {trainer.world_size}."
+        )
     data.prepare_data()
     data.setup()
     folder = Path(trainer.default_root_dir)
@@ -88,8 +92,6 @@ def _run(cli: TwoClassCLI) -> None:
     fit = time.perf_counter() - start
     chosen = cli.best.best_model_path if cli.best else ""
     trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
-    if not trainer.is_global_zero:
-        return
     seconds = {"fit": fit, "inference": cli.recorder.seconds, "total": time.perf_counter() - start}
     record = judge.describe(plan, trainer, data, cli.recorder, seconds)
     write(folder, plan.cell, {**record, "checkpoint": Path(chosen or "last.ckpt").name}, cli.recorder.scores())

@@ -173,12 +173,16 @@ def test_a_folder_is_one_runs(
         ({"data": {"shots": 9}}, "shots is 9, but the training pool has 6 normal images"),
         ({"data": {"normal_only": True}, "model": "Classifier"}, "Got 6 normal and 0 defective"),
         ({"architecture": "unett"}, "no architecture 'unett'"),
+        ({"devices": 2}, "takes one device"),
     ],
 )
 def test_what_cannot_be_trained_is_told_in_one_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:
-    assert run(config(root, tmp_path / "run", **changes), tmp_path / "a.yaml") == 1
+    devices = changes.pop("devices", 1)
+    content = config(root, tmp_path / "run", **changes)
+    content["trainer"]["devices"] = devices
+    assert run(content, tmp_path / "a.yaml") == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error:")
     assert message in error
