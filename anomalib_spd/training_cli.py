@@ -19,7 +19,6 @@ EXPECTED_WARNINGS = (
     r'.*ckpt_path="last"\) is set, but there is no last checkpoint',  # the first start
     "Checkpoint directory .* exists and is not empty",  # every later one
     "Total length of `list` across ranks is zero",  # there is no validation set
-    "The following callbacks returned in `LightningModule.configure_callbacks`",  # anomalib's, in every later stage
     "You're resuming from a checkpoint that ended before the epoch ended",  # our sampler goes on there
     "Your `IterableDataset` has `__len__` defined",  # of ImageShards, and it is right
     "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
