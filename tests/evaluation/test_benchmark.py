@@ -47,7 +47,7 @@ def test_every_cell_is_on_record_with_its_circumstances(measured: tuple[Path, di
         *("pixel_AUROC", "pixel_AUPR_step", "pixel_AUPR_trapezoid", "pixel_F1Max", "pixel_AUPR_visa", "pixel_AUPRO"),
     }
     assert record["sizes"] == {
-        **{"train_images": 6, "test_normal": 4, "test_anomalous": 5},
+        **{"train_images": 6, "train_anomalous": 0, "test_normal": 4, "test_anomalous": 5},
         **{"image_size": [80, 80], "crop": [64, 64], "map": [64, 64], "coreset_sampling_ratio": 0.1},
     }
     assert record["backbone"]["name"] == "tiny_b"
