@@ -185,9 +185,16 @@ def _parse(base: type, config: Config, where: str) -> None:
     try:
         _parser(base).parse_object({"it": config})
     except ArgumentError as error:
-        # jsonargparse says at length what else might have stood there
-        reason = " ".join(str(error).split()).rpartition("<class 'NoneType'> - ")[2].partition(" Given value type")[0]
-        raise ValueError(f"{where}: {reason}") from None
+        raise ValueError(f"{where}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a line: jsonargparse says at length what else might have stood there.
+
+    Args:
+        error: of jsonargparse, or any other.
+    """
+    return " ".join(str(error).split()).rpartition("<class 'NoneType'> - ")[2].partition(" Given value type")[0]
 
 
 def _parser(base: type) -> ArgumentParser:

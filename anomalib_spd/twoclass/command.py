@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_spd.evaluation import cell as judge
+from anomalib_spd.evaluation.grid import reason
 from anomalib_spd.evaluation.recorder import ScoreRecorder
 from anomalib_spd.evaluation.results import RECORD, Cell, replacing, write
 from anomalib_spd.evaluation.tables import METRICS
@@ -33,7 +34,7 @@ def run(args: list[str]) -> int:
     try:
         _run(TwoClassCLI("twoclass", TwoClassModule, AnomalibDataModule, args))
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", reason(error), file=sys.stderr)
         return 1
     return 0
 

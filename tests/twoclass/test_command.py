@@ -174,6 +174,7 @@ def test_a_folder_is_one_runs(
         ({"data": {"normal_only": True}, "model": "Classifier"}, "Got 6 normal and 0 defective"),
         ({"architecture": "unett"}, "no architecture 'unett'"),
         ({"devices": 2}, "takes one device"),
+        ({"backbone": "nonsense"}, "error: Unknown model (nonsense)"),
     ],
 )
 def test_what_cannot_be_trained_is_told_in_one_line(
@@ -186,6 +187,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error:")
     assert message in error
+    assert "Given value" not in error
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
