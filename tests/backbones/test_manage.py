@@ -263,7 +263,8 @@ def test_stock_anomalib_reads_every_folder_without_the_plugin(
     paths = [shelf / "mine_spd", tmp_path / "images.pt", tmp_path / "out.pt"]
     subprocess.run([sys.executable, "-c", PLUGIN_FREE, *map(str, paths)], check=True, cwd=tmp_path)
     found = torch.load(tmp_path / "out.pt")
+    # another process may share its work among threads in another way: the last digits may differ
     for ours, theirs in zip(found["timm"], expected, strict=True):
-        assert torch.equal(ours, theirs)
-    assert torch.equal(found["anomalib"]["blocks.2"], expected[2])
-    assert torch.equal(found["anomalib"]["blocks.3"], expected[3])
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found["anomalib"]["blocks.2"], expected[2])
+    torch.testing.assert_close(found["anomalib"]["blocks.3"], expected[3])
