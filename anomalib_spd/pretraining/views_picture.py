@@ -20,7 +20,8 @@ class ViewsPicture(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Write the picture (a Lightning hook)."""
         del batch_idx
-        if trainer.global_step or not trainer.is_global_zero:
+        # a trainer without a logger is to leave nothing behind
+        if trainer.global_step or not trainer.is_global_zero or not trainer.loggers:
             return
         images = batch[0][:COUNT]
         with torch.random.fork_rng([images.device] if images.is_cuda else []):

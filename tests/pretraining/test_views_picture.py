@@ -12,7 +12,9 @@ from anomalib_spd.pretraining.views_picture import ViewsPicture
 
 def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path) -> None:
     model = SimSiamSPD(16, 8, "test_efficientnet", pretrained=False, image_size=32)
-    trainer = SimpleNamespace(global_step=0, is_global_zero=True, default_root_dir=str(tmp_path / "run"))
+    trainer = SimpleNamespace(
+        global_step=0, is_global_zero=True, loggers=[None], default_root_dir=str(tmp_path / "run")
+    )
     images = torch.rand(10, 3, 40, 40)
     state = torch.get_rng_state()
     ViewsPicture().on_train_batch_start(trainer, model, (images, None), 0)
@@ -22,8 +24,10 @@ def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path
         assert picture.size == (8 * 34 + 2, 5 * 34 + 2)
 
 
-def test_only_the_first_step_of_the_first_process_is_shown(tmp_path: Path) -> None:
-    for step, first in ((3, True), (0, False)):
-        trainer = SimpleNamespace(global_step=step, is_global_zero=first, default_root_dir=str(tmp_path))
+def test_only_the_first_step_of_the_first_process_is_shown_and_only_where_there_is_a_log(tmp_path: Path) -> None:
+    for step, first, loggers in ((3, True, [None]), (0, False, [None]), (0, True, [])):
+        trainer = SimpleNamespace(
+            global_step=step, is_global_zero=first, loggers=loggers, default_root_dir=str(tmp_path)
+        )
         ViewsPicture().on_train_batch_start(trainer, None, None, 0)
     assert not list(tmp_path.iterdir())
