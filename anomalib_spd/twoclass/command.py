@@ -50,7 +50,7 @@ class TwoClassCLI(TrainingCLI):
         self.recorder = ScoreRecorder()
         # images held out of the training set choose a checkpoint; without them it is the last: test images never do
         held_out = self.datamodule.val_split_mode is not ValSplitMode.NONE
-        folder = Path(self.config.trainer.default_root_dir or ".") / "checkpoints"
+        folder = self.config.checkpoint.dirpath
         self.best = ModelCheckpoint(folder, "best", "val_loss", enable_version_counter=False) if held_out else None
         callbacks = [*(self.config_init.trainer.callbacks or []), self.recorder, MaxStepsProgressCallback()]
         callbacks += [self.best] if self.best else []
