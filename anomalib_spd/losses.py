@@ -27,6 +27,26 @@ def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Ten
     return sim_an - sim_ap, sim_ap, sim_an
 
 
+def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:
+    r"""SPot-the-Difference of the supervised arm: tell the perturbed images from the others.
+
+    :math:`L = -\frac{1}{2N} \sum_i [\log p_0(x^p_i) + \log p_1(x^n_i)]`, the cross-entropy of a classification in two,
+    with :math:`p` the softmax of the logits.
+
+    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3, supervised arm.
+
+    Args:
+        logits_p: of images slightly changed as a whole, ``(B, 2)``, floating: column 0 says that there is no local
+            perturbation, column 1 that there is.
+        logits_n: of the same images slightly changed as a whole and locally perturbed, ``(B, 2)``.
+
+    Returns:
+        the loss, not negative, :math:`\log 2` for logits that see no difference at all; a scalar.
+    """
+    perturbed = torch.arange(2, device=logits_p.device).repeat_interleave(len(logits_p))
+    return F.cross_entropy(torch.cat([logits_p, logits_n]), perturbed)
+
+
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     r"""SimSiam: draw a prediction to a projection, through which no gradient flows.
 

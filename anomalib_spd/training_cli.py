@@ -1,6 +1,8 @@
 """Lightning's command line as the trainings of this package use it."""
 
+import errno
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,10 +11,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from .checkpoint_io import WholeCheckpointIO
+from .training_progress import Pace, ProgressLines
+
+#: a disk, a quota, or what a process may write, is used up
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 EXPECTED_WARNINGS = (
     "LightningCLI's args parameter is intended",  # to be called from Python: we are that Python
@@ -76,8 +85,19 @@ class TrainingCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Give the trainer its loggers, where the user named none (a hook of ``LightningCLI``)."""
+        """Give the trainer what every training has (a hook of ``LightningCLI``).
+
+        That is: loggers, where the user named none; its pace in them; lines of progress, where there is no terminal for
+        a bar; checkpoints that are whole.
+        """
         trainer = self.config.trainer
+        callbacks = [*_listed(kwargs.pop("callbacks", self.config_init.trainer.callbacks)), pace := Pace()]
+        wants_bar = trainer.enable_progress_bar is not False and not trainer.barebones
+        if wants_bar and not sys.stdout.isatty() and not any(isinstance(each, ProgressBar) for each in callbacks):
+            callbacks.append(ProgressLines(pace))
+        plugins = _listed(self.config_init.trainer.plugins)
+        if not any(isinstance(each, CheckpointIO) for each in plugins):
+            plugins.append(WholeCheckpointIO())
         if trainer.logger is None:
             # beside the checkpoints, one folder a start
             folder = trainer.default_root_dir or "."
@@ -86,22 +106,39 @@ class TrainingCLI(LightningCLI):
             if find_spec("tensorboard"):
                 loggers.append(TensorBoardLogger(folder, name="log", version=table.version, default_hp_metric=False))
             kwargs["logger"] = loggers
-        return super().instantiate_trainer(**kwargs)
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def fit(self) -> None:
         """Train to the end, from the checkpoint if there is one, and leave the last step's weights in it.
 
         Raises:
             SystemExit: with 143, where SIGTERM ended the training; the same command goes on from the last checkpoint.
+            OSError: where the disk is full; the last checkpoint is whole.
         """
-        trainer: Any = self.trainer
+        last = Path(self.config.checkpoint.dirpath) / "last.ckpt"
         try:
-            trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
+            self._fit(last)
         except SIGTERMException:  # by itself it ends the process as if all had gone well
             raise SystemExit(128 + signal.SIGTERM) from None
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            on = f"goes on from {last}, which is whole" if last.is_file() else "begins anew, there is no checkpoint yet"
+            msg = f"The disk is full ({error.strerror}). Make room and give the same command again: it {on}."
+            raise OSError(error.errno, msg) from error
+
+    def _fit(self, last: Path) -> None:
+        trainer: Any = self.trainer
+        trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         if trainer.fast_dev_run:
             return
-        last = Path(self.config.checkpoint.dirpath) / "last.ckpt"
         # the end may lie between two checkpoints
         if not last.is_file() or torch.load(last, weights_only=True)["global_step"] < trainer.global_step:
             trainer.save_checkpoint(last, weights_only=False)
+
+
+def _listed(one_or_more: Any) -> list[Any]:
+    """Return as a list what a trainer also takes as one, or not at all."""
+    if one_or_more is None:
+        return []
+    return list(one_or_more) if isinstance(one_or_more, list | tuple) else [one_or_more]

@@ -75,7 +75,7 @@ def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shel
     with (run / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3  # twelve images, batches of four
-    assert {"loss", "loss_supervised", "loss_spd", "sim_ap", "sim_an", "z_std"} <= set(rows[0])
+    assert {"learning_rate", "loss", "loss_supervised", "loss_spd", "sim_ap", "sim_an", "z_std"} <= set(rows[0])
     assert (run / "log" / "version_0" / "config.yaml").is_file()
 
     checkpoint = run / "checkpoints" / "last.ckpt"

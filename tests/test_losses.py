@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_spd.losses import info_nce, negative_cosine, nt_xent, spd_loss
+from anomalib_spd.losses import info_nce, negative_cosine, nt_xent, spd_loss, two_way_loss
 
 
 def test_spd_loss_equals_the_naive_form() -> None:
@@ -51,6 +51,19 @@ def same_with_gradients(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> N
     pairs = zip(*(torch.autograd.grad(each, inputs) for each in (ours, theirs)), strict=True)
     for of_ours, of_theirs in pairs:
         torch.testing.assert_close(of_ours, of_theirs, rtol=0, atol=1e-9)
+
+
+def test_two_way_loss_equals_the_naive_form() -> None:
+    logits_p, logits_n = random(5, 2), random(5, 2)
+    terms = []
+    for p, n in zip(logits_p, logits_n, strict=True):
+        terms += [-(p[0].exp() / p.exp().sum()).log(), -(n[1].exp() / n.exp().sum()).log()]
+    same_with_gradients(two_way_loss(logits_p, logits_n), torch.stack(terms).mean(), [logits_p, logits_n])
+    assert two_way_loss(logits_p * 0, logits_n * 0).item() == pytest.approx(math.log(2))
+    # the second column says perturbed
+    sure = torch.tensor([[9.0, -9.0]])
+    assert two_way_loss(sure, sure.flip(1)) < 1e-6
+    assert two_way_loss(sure.flip(1), sure) > 17
 
 
 def test_negative_cosine_equals_the_naive_form_and_stops_the_gradient() -> None:

@@ -4,20 +4,15 @@ All take float ``(B, 3, H, W)`` in ``[0, 1]`` and return ``(B, 3, size, size)`` 
 on all views together. They draw from torch's generator alone.
 
 Departures that the random views share: they work on floats, where the sources in PyTorch round to bytes between steps;
-Kornia draws the order of the colour jitter's steps once a batch, not once an image; its random crop does not smooth what
-it shrinks, so give images not much larger than ``size``.
+the order of the colour jitter's steps is drawn once a batch, not once an image, as in Kornia; Kornia's random crop does not
+smooth what it shrinks, so give images not much larger than ``size``.
 """
 
-from kornia.augmentation import (
-    CenterCrop,
-    ColorJitter,
-    RandomGaussianBlur,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Resize,
-)
+from kornia.augmentation import RandomGaussianBlur, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop
 from torch import nn
+from torchvision.transforms import v2
+
+from .random_color_jitter import RandomColorJitter
 
 WIDEST_BLUR = 13
 """Side of the contrastive views' largest blur kernel, pixels: 3 sigma at sigma 2; what lies beyond weighs 0.1 %."""
@@ -27,8 +22,10 @@ def anchor_view(size: int) -> nn.Module:
     """Return the SPD anchor: the image itself, its short side resized to ``size``, the middle cut out (ours).
 
     The paper does not say what the anchor is; an unofficial implementation resizes the image without changing a colour.
+    It is smoothed as it shrinks, as Pillow does it.
     """
-    return nn.Sequential(Resize(size, side="short", antialias=True), CenterCrop(size))
+    # torchvision's: Kornia's takes several times as long
+    return nn.Sequential(v2.Resize(size, antialias=True), v2.CenterCrop(size), nn.Hardtanh(0.0, 1.0))
 
 
 def weak_view(size: int) -> nn.Module:
@@ -39,7 +36,7 @@ def weak_view(size: int) -> nn.Module:
     """
     return nn.Sequential(
         RandomResizedCrop((size, size), scale=(0.8, 1.0), ratio=(0.9, 1.1), cropping_mode="resample"),
-        ColorJitter(0.1, 0.1, 0.1, 0.05, p=0.8),
+        RandomColorJitter(0.1, 0.1, 0.1, 0.05, p=0.8),
         RandomGaussianBlur((7, 7), (0.1, 1.0), p=0.5),
         RandomHorizontalFlip(p=0.5),
         # the blur's weights sum to 1 but for rounding
@@ -119,8 +116,7 @@ def _contrastive_view(
         RandomResizedCrop(
             (size, size), scale=(smallest_crop, 1.0), ratio=(3 / 4, 4 / 3), cropping_mode="slice", align_corners=False
         ),
-        # not ColorJiggle: ColorJitter has torchvision's formulas, hue in turns, clamped after each step
-        ColorJitter(*jitter, p=0.8),
+        RandomColorJitter(*jitter, p=0.8),
         RandomGrayscale(p=0.2),
         # Pillow continues the edge too
         RandomGaussianBlur((blur_kernel, blur_kernel), (0.1, 2.0), border_type="replicate", p=0.5),

@@ -68,7 +68,7 @@ class KCenterGreedy(StockKCenterGreedy):
         self.reset_distances()
         start = torch.randint(high=self.n_observations, size=(1,), device=self.features.device)
         selection = _Selection(self.features, self.coreset_size, start)
-        with tqdm(total=self.coreset_size - 1, desc="Selecting Coreset Indices.") as progress:
+        with tqdm(total=self.coreset_size - 1, desc="Selecting Coreset Indices.", disable=None) as progress:
             while selection.count < self.coreset_size:
                 progress.update(selection.round())
         return selection.chosen.tolist()

@@ -85,20 +85,22 @@ def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
     """
-    weights = {label: one_cell.weights(grid.backbone(label)) for label in grid.backbones}
+    names = {grid.backbone(label, seed) for label in grid.backbones for seed in grid.seeds}
+    weights = {name: one_cell.weights(name) for name in sorted(names)}
     files: dict[str, str | None] = {}
 
     def plan(cell: Cell) -> one_cell.Plan:
         data = grid.data_config(cell)
         if (key := json.dumps(data, sort_keys=True)) not in files:
             files[key] = _files(data)
+        sha256, architecture = weights[grid.backbone(cell.backbone, cell.seed)]
         return one_cell.Plan(
             cell,
             grid.model_config(cell),
             data,
             grid.published(cell.category),
-            weights_sha256=weights[cell.backbone][0],
-            architecture=weights[cell.backbone][1],
+            weights_sha256=sha256,
+            architecture=architecture,
             files_sha256=files[key],
             accelerator=accelerator,
             threads=threads,

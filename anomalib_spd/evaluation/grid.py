@@ -27,7 +27,8 @@ class Grid:
     """What is measured. The attributes are the keys of a file in ``configs/benchmark``.
 
     Attributes:
-        backbones: label -> name on the shelf or in timm; or a mapping with the name as ``backbone`` and, as ``init_args``,
+        backbones: label -> name on the shelf or in timm; or as many names as there are seeds, one for each, of trainings
+            that differ in nothing but their seed; or a mapping with name or names as ``backbone`` and, as ``init_args``,
             arguments for some detectors, by their label (``{padim: {n_features: 550}}``).
         detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone; as ``data``,
             arguments of the data module that this detector needs (``{normal_only: true}``).
@@ -37,7 +38,7 @@ class Grid:
             images gets the seed for it, where nothing is said.
         data: ``class_path`` and ``init_args`` of anomalib's data module, and as ``published`` the name of the data set
             (``mvtec``, ``visa``) whose published figures are put beside these.
-        seeds: of the detectors.
+        seeds: of the detectors, and of the trainings of the backbones that have a name for each.
         comparisons: pairs (A, B) of backbones of which the report gives A minus B; by default every later one minus the
             first.
         title: of the report.
@@ -61,11 +62,13 @@ class Grid:
                     f"{axis}: {wrong} cannot be the name of a folder; use letters, digits, single spaces and . _ + -"
                 )
         for name, backbone in self.backbones.items():
-            if not isinstance(backbone, str) and not (isinstance(backbone, Mapping) and "backbone" in backbone):
+            names = backbone.get("backbone") if isinstance(backbone, Mapping) else backbone
+            if not isinstance(names, str) and not (isinstance(names, Sequence) and len(names) == len(self.seeds)):
                 raise ValueError(
-                    f"backbones: {name}: expected a name or a mapping with the key 'backbone', got {backbone!r}"
+                    f"backbones: {name}: expected a name, one name for each of the {len(self.seeds)} seeds, or a mapping "
+                    f"with either as 'backbone', got {backbone!r}"
                 )
-            self._only("detectors", [] if isinstance(backbone, str) else backbone.get("init_args", {}), name)
+            self._only("detectors", backbone.get("init_args", {}) if isinstance(backbone, Mapping) else [], name)
         for category, entry in self.categories.items():
             path = (entry or {}).get("class_path", self.data.get("class_path"))
             if not inspect.isclass(locate(str(path))):
@@ -87,15 +90,27 @@ class Grid:
     def groups(self) -> list[list[Cell]]:
         """The cells of one backbone and one category each, in which features are computed once."""
         return [
-            [Cell(backbone, detector, category, seed) for detector in self.detectors for seed in self.seeds]
+            [Cell(label, detector, category, seed) for detector in self.detectors for seed in seeds]
             for category in self.categories
-            for backbone in self.backbones
+            for label in self.backbones
+            for seeds in self._seeds_by_name(label).values()
         ]
 
-    def backbone(self, label: str) -> str:
+    def backbone(self, label: str, seed: int) -> str:
         """The name on the shelf or in timm."""
         entry = self.backbones[label]
-        return str(entry if isinstance(entry, str) else entry["backbone"])
+        names = entry["backbone"] if isinstance(entry, Mapping) else entry
+        return str(names if isinstance(names, str) else names[list(self.seeds).index(seed)])
+
+    def trained_anew(self, label: str) -> bool:
+        """Whether the seeds of a backbone are of trainings of its own, so that they tell how much these differ."""
+        return len(self._seeds_by_name(label)) == len(self.seeds) > 1
+
+    def _seeds_by_name(self, label: str) -> dict[str, list[int]]:
+        seeds: dict[str, list[int]] = {}
+        for seed in self.seeds:
+            seeds.setdefault(self.backbone(label, seed), []).append(seed)
+        return seeds
 
     def published(self, category: str) -> dict[str, str] | None:
         """Data set and category of the published figures that belong beside these, if any."""
@@ -105,12 +120,12 @@ class Grid:
     def model_config(self, cell: Cell) -> Config:
         """``class_path`` and ``init_args`` of the detector of a cell."""
         detector, backbone = self.detectors[cell.detector], self.backbones[cell.backbone]
-        of_backbone = {} if isinstance(backbone, str) else backbone.get("init_args", {})
+        of_backbone = backbone.get("init_args", {}) if isinstance(backbone, Mapping) else {}
         of_category = (self.categories[cell.category] or {}).get("detectors", {})
         init_args = detector.get("init_args", {})
         for own in (of_backbone, of_category):
             init_args = {**init_args, **own.get(cell.detector, {})}
-        init_args = {**init_args, "backbone": self.backbone(cell.backbone)}
+        init_args = {**init_args, "backbone": self.backbone(cell.backbone, cell.seed)}
         return _plain({"class_path": detector["class_path"], "init_args": init_args})
 
     def data_config(self, cell: Cell) -> Config:

@@ -24,10 +24,11 @@ HEADLINE = ("image_AUROC", "image_AUPR_step", "pixel_AUROC", "pixel_AUPR_step")
 # pairs do not wear the colours of backbones
 PAIRS = 3
 
-CAUTION = [
-    "The intervals hold 95 % of a paired bootstrap over test images and seeds: how much others might move a difference.",
-    "They do not cover another training of a backbone: every backbone is one set of weights.",
-]
+CAUTION = (
+    "The intervals hold 95 % of a paired bootstrap over test images and seeds: how much others might move a difference."
+)
+ONE_TRAINING = "They do not cover another training of these backbones, each of which is one set of weights: {}."
+TRAINED_ANEW = "With each seed, these were trained anew: {}."
 PAPERS = (
     "What the papers print of the same data set, category, detector and coreset. It was measured by others, with their "
     "backbones and settings."
@@ -114,7 +115,7 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
         "findings": findings,
         "grid": findings.grid,
         "summary": _summary(findings),
-        "caution": [*CAUTION, _chance(differences)],
+        "caution": [CAUTION, *_trainings(findings), _chance(differences)],
         "papers": PAPERS,
         "verdicts": verdicts,
         "chapters": chapters,
@@ -143,6 +144,16 @@ def _summary(findings: Findings) -> str:
         f"{', '.join(sizes)}: {measured}, {len(findings.failed)} failed, {len(findings.missing)} missing. Means are over "
         "the categories named with them, and no figures of a whole data set."
     )
+
+
+def _trainings(findings: Findings) -> list[str]:
+    """What the seeds say of the trainings of the backbones."""
+    grid = findings.grid
+    texts = []
+    for text, anew in ((ONE_TRAINING, False), (TRAINED_ANEW, True)):
+        if labels := [label for label in grid.backbones if grid.trained_anew(label) == anew]:
+            texts.append(text.format(", ".join(labels)))
+    return texts
 
 
 def _chance(differences: Differences) -> str:

@@ -50,8 +50,9 @@ def difference(a: Sequence[Result], b: Sequence[Result], metric: str, resamples:
     """A minus B, the mean over seeds and categories, with a 95 % interval over the choice of test images and of seeds.
 
     In every resample the normal and the anomalous images of a category are drawn anew with replacement, each as many as
-    there are, and the same for A, B and all seeds; and so are the category's seeds, the same for A and B. Of few seeds
-    this tells too little: of 3, two thirds of their variance. The interval says nothing of the training of a backbone.
+    there are, and the same for A, B and all seeds; and so are the seeds, the same for A, B and all categories, as a seed may be
+    that of a backbone's training, which all categories share. Of few seeds this tells too little: of 3, two thirds of their
+    variance. Where one backbone serves all seeds, the interval says nothing of its training.
 
     The value is that of the exact figures on record; in the resamples, pixels are counted in the bins of ``Scores``.
 
@@ -75,10 +76,10 @@ def difference(a: Sequence[Result], b: Sequence[Result], metric: str, resamples:
             f"A pair needs the same categories and seeds, got {_cells(a)} and {_cells(b)}: leave out what one lacks"
         )
     differences = []
-    generator = np.random.default_rng(1)
     for category, runs in runs_a.items():
         each = np.stack([_resampled(runs[seed], runs_b[category][seed], metric, resamples) for seed in sorted(runs)])
-        times = generator.multinomial(len(each), np.full(len(each), 1 / len(each)), resamples)
+        # drawn alike in every category
+        times = np.random.default_rng(1).multinomial(len(each), np.full(len(each), 1 / len(each)), resamples)
         differences.append((times.T * each).sum(axis=0) / len(each))
     low, high = np.percentile(np.mean(differences, axis=0), (2.5, 97.5))
     return Interval(_mean(runs_a, metric) - _mean(runs_b, metric), float(low), float(high))

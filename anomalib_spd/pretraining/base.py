@@ -1,6 +1,7 @@
 """What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass, the schedule."""
 
 import hashlib
+import inspect
 import math
 from abc import abstractmethod
 from typing import Any
@@ -96,6 +97,16 @@ class SPDPretraining(LightningModule):
             labels: of the images, ``(B,)``.
         """
 
+    def difference_loss(self, z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the SPD term, and the mean similarities of anchors to positives and to negatives; all scalars.
+
+        Args:
+            z_a: projections of the anchors, ``(B, D)``.
+            z_p: of the positives.
+            z_n: of the negatives.
+        """
+        return spd_loss(z_a, z_p, z_n)
+
     def views(self, images: Tensor) -> list[Tensor]:
         """Return all views of images ``(B, 3, H, W)``: the method's, anchor, positive and negative, all in ``[0, 1]``."""
         with torch.no_grad():
@@ -118,8 +129,12 @@ class SPDPretraining(LightningModule):
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
+        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn.
+
+        Also logs the learning rate, of the first group of parameters.
+        """
         del batch
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         place = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
         torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) >> 1)
 
@@ -140,7 +155,7 @@ class SPDPretraining(LightningModule):
         *z_method, z_a, z_p, z_n = z.split(len(images))
 
         method_loss = self.method_loss(z_method, images, labels)
-        difference_loss, sim_ap, sim_an = spd_loss(z_a, z_p, z_n)
+        difference_loss, sim_ap, sim_an = self.difference_loss(z_a, z_p, z_n)
         loss = method_loss + self.eta * difference_loss
         if not loss.isfinite():
             raise FloatingPointError(
@@ -219,7 +234,9 @@ class SPDPretraining(LightningModule):
             folder = self.trainer.default_root_dir
         except RuntimeError:  # `load_from_checkpoint`, outside a run: settings are the caller's to change
             return
-        before, now = dict(checkpoint.get("hyper_parameters", {})), dict(self.hparams)
+        # a run from before a setting was there had its default
+        defaults = {name: each.default for name, each in inspect.signature(type(self)).parameters.items()}
+        before, now = {**defaults, **checkpoint.get("hyper_parameters", {})}, dict(self.hparams)
         changed = {
             key: (before.get(key), value)
             for key, value in now.items()

@@ -1,19 +1,28 @@
 """Supervised pre-training with SPot-the-Difference."""
 
+from typing import Literal, get_args
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import supervised_view
+from anomalib_spd.losses import two_way_loss
 
 from .base import SPDPretraining
+
+Difference = Literal["cosine", "classification"]
 
 
 class SupervisedSPD(SPDPretraining):
     """Classification by cross-entropy, plus ``eta`` times SPD on the encoder's pooled features.
 
-    Departures from the SPD paper (section 3): there the supervised arm learns a second, two-way classification of
-    perturbed against not, here it compares anchor, positive and negative by the cosine as the paper's self-supervised
-    arms do; supervised training has no projection head, so it is the pooled features that are compared.
+    SPD comes in two forms. ``cosine`` compares anchor, positive and negative as the paper's self-supervised arms do, a
+    departure from its supervised arm (section 3). ``classification`` is that arm's own: a second classifier tells the
+    negatives from the positives, and the anchors serve the log alone. Both work on the pooled features, as supervised
+    training has no projection head.
+
+    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. That the second
+    classifier is one linear layer is ours.
 
     Args:
         num_classes: of the data. The backbone's own classifier is kept where it has as many, else it starts anew.
@@ -24,6 +33,10 @@ class SupervisedSPD(SPDPretraining):
         learning_rate: at the start of the cosine.
         momentum: of SGD.
         weight_decay: on all weights.
+        difference: form of the SPD term, ``cosine`` or ``classification``.
+
+    Raises:
+        ValueError: for another form of the SPD term.
     """
 
     def __init__(
@@ -36,13 +49,18 @@ class SupervisedSPD(SPDPretraining):
         learning_rate: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        difference: Difference = "cosine",
     ) -> None:
         super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        if difference not in get_args(Difference):
+            msg = f"`difference` is {' or '.join(get_args(Difference))}. Got {difference!r}."
+            raise ValueError(msg)
         classifier = self.encoder.get_classifier()
         self.encoder.reset_classifier(0)
         if not isinstance(classifier, nn.Linear) or classifier.out_features != num_classes:
             classifier = nn.Linear(self.encoder.num_features, num_classes)
         self.head = classifier
+        self.difference_head = nn.Linear(self.encoder.num_features, 2) if difference == "classification" else None
         self.supervised_view = supervised_view(image_size)
 
     def method_views(self, images: Tensor) -> list[Tensor]:
@@ -53,3 +71,13 @@ class SupervisedSPD(SPDPretraining):
         """Return the cross-entropy of the classified view."""
         (view,) = z
         return F.cross_entropy(self.head(view), labels)
+
+    def difference_loss(self, z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the SPD term in its form, and the mean similarities to positives and to negatives; all scalars."""
+        loss, sim_ap, sim_an = super().difference_loss(z_a, z_p, z_n)
+        if self.difference_head is not None:
+            logits_p, logits_n = self.difference_head(z_p), self.difference_head(z_n)
+            loss = two_way_loss(logits_p, logits_n)
+            told = (logits_p.argmax(1) == 0).float().mean() + (logits_n.argmax(1) == 1).float().mean()
+            self.log("accuracy_spd", told / 2)
+        return loss, sim_ap, sim_an

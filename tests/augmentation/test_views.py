@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from kornia.augmentation import (
-    ColorJitter,
-    RandomGaussianBlur,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-)
+from kornia.augmentation import RandomGaussianBlur, RandomGrayscale, RandomHorizontalFlip, RandomResizedCrop
 from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from anomalib_spd.augmentation import RandomColorJitter
 from anomalib_spd.augmentation.views import (
     anchor_view,
     moco_v2_view,
@@ -125,10 +120,10 @@ def test_half_are_blurred_and_not_along_with_the_jitter(view: View) -> None:
         changed[type(module)] = (out != inputs[0]).flatten(1).any(1)
 
     module = view(40)
-    for kind in (ColorJitter, RandomGaussianBlur):
+    for kind in (RandomColorJitter, RandomGaussianBlur):
         _part(module, kind).register_forward_hook(record)
     module(torch.rand(1000, 3, 32, 32))
-    jittered, blurred = changed[ColorJitter], changed[RandomGaussianBlur]
+    jittered, blurred = changed[RandomColorJitter], changed[RandomGaussianBlur]
     # below a sigma of 0.17 px float32 shows no change
     assert _is_share(int(blurred.sum()), 1000, 0.5 * (2.0 - 0.17) / (2.0 - 0.1))
     assert _is_share(int(jittered.sum()), 1000, 0.8)
@@ -179,7 +174,7 @@ def test_the_crop_is_torchvisions(view: View) -> None:
 def test_the_jitter_is_torchvisions_within_its_bounds(view: View, jitter: tuple[float, ...]) -> None:
     torch.manual_seed(0)
     images = torch.rand(500, 3, 4, 4)
-    module = _part(view(32), ColorJitter)
+    module = _part(view(32), RandomColorJitter)
     out = module(images)
     params = module._params
     names = ("brightness", "contrast", "saturation", "hue")
@@ -220,7 +215,7 @@ def test_simclrs_blur_grows_with_the_image() -> None:
 @STRONG
 def test_every_component_is_there(view: View) -> None:
     module = view(32)
-    kinds = (RandomResizedCrop, ColorJitter, RandomGrayscale, RandomGaussianBlur, RandomHorizontalFlip)
+    kinds = (RandomResizedCrop, RandomColorJitter, RandomGrayscale, RandomGaussianBlur, RandomHorizontalFlip)
     assert [_part(module, kind).p for kind in kinds] == [1.0, 0.8, 0.2, 0.5, 0.5]
 
 

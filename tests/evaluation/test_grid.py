@@ -90,6 +90,20 @@ def test_a_backbone_may_bring_arguments_for_a_detector(tmp_path: Path) -> None:
     assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["backbone"] == "tiny_a"
 
 
+def test_a_backbone_may_have_a_name_for_each_seed(tmp_path: Path) -> None:
+    entry = {"backbone": ["tiny_b", "tiny_a"], "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, backbones={"a": ["tiny_a", "tiny_b"], "b": "tiny_a", "c": entry})
+    seeds = one.seeds
+    assert [one.backbone("a", seed) for seed in seeds] == ["tiny_a", "tiny_b"]
+    assert [one.backbone("b", seed) for seed in seeds] == ["tiny_a", "tiny_a"]
+    assert one.model_config(Cell("c", "PaDiM", "one", seeds[1]))["init_args"]["backbone"] == "tiny_a"
+    assert one.model_config(Cell("c", "PaDiM", "one", seeds[1]))["init_args"]["n_features"] == 7
+    assert [one.trained_anew(label) for label in "abc"] == [True, False, True]
+    assert len(set(one.cells())) == 3 * 2 * 2 * 2
+    for group in one.groups():  # features are computed once for each name, and for no two
+        assert len({one.backbone(cell.backbone, cell.seed) for cell in group}) == 1
+
+
 def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path) -> None:
     one = grid(tmp_path)
     assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"]["category"] == "one"
@@ -152,7 +166,8 @@ def test_a_cell_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ({"seeds": []}, "seeds must name at least one"),
         ({"seeds": [1, 1]}, "seeds must name at least one, each once"),
         ({"backbones": {"../a": "x"}}, "cannot be the name of a folder"),
-        ({"backbones": {"a": {"name": "x"}}}, "expected a name or a mapping with the key 'backbone'"),
+        ({"backbones": {"a": {"name": "x"}}}, "expected a name, one name for each of the 2 seeds"),
+        ({"backbones": {"a": ["x"]}}, "a: expected a name, one name for each of the 2 seeds"),
         ({"backbones": {"a": {"backbone": "x", "init_args": {"Padim": {}}}}}, "'Padim'.* is none of the detectors"),
         ({"comparisons": [["a", "c"]]}, "'c'.* is none of the backbones: a, b"),
         ({"comparisons": [["a", "a"]]}, "expected pairs of two backbones"),

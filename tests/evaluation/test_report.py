@@ -170,9 +170,22 @@ def test_what_intervals_leave_out_is_said(markdown: str, page: str) -> None:
         for text in row[3:]
     )
     for text in (markdown, page):
-        assert "They do not cover another training of a backbone" in text
+        assert (
+            "They do not cover another training of these backbones, each of which is one set of weights: base, SPD."
+            in text
+        )
+        assert "trained anew" not in text
         assert f"This report has {intervals} such intervals: were there no difference at all, about 1 in 20" in text
         assert "no figures of a whole data set" in text
+
+
+def test_backbones_that_were_trained_anew_are_named(tmp_path: Path) -> None:
+    trainings = {"base": "efficientnet_lite0_in1k", "SPD": ["spd_seed0", "spd_seed1"]}
+    results = write_results(tmp_path / "results", SMALL | {"backbones": trainings, "seeds": [0, 1]})
+    write_report(results, tmp_path / "report", images=False, resamples=RESAMPLES)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "each of which is one set of weights: base." in text
+    assert "With each seed, these were trained anew: SPD." in text
 
 
 def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str) -> None:

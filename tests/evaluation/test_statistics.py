@@ -129,6 +129,24 @@ def test_seeds_that_disagree_make_it_less_sure(tmp_path: Path) -> None:
     assert interval.high - interval.low > max(each.high - each.low for each in alone)
 
 
+def test_a_training_that_fails_fails_in_all_categories(tmp_path: Path) -> None:
+    """Seeds are drawn alike in all categories: where each is a training, more categories do not make up for a poor one."""
+    for backbone, shifts in (("fickle", (0.2, 3.0)), ("steady", (1.0, 1.0))):
+        for seed, shift in enumerate(shifts):
+            for number in range(8):
+                scores, _ = draw(np.random.default_rng(seed + 2 * number), shift)
+                value = float(roc_auc_score(scores.image_label, scores.image_score))
+                record(tmp_path, Cell(backbone, "PaDiM", str(number), seed), scores, image_AUROC=value)
+    interval = statistics.difference(results(tmp_path, "fickle"), results(tmp_path, "steady"), "image_AUROC")
+    means = [
+        np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "fickle") if r.cell.seed == seed])
+        - np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "steady") if r.cell.seed == seed])
+        for seed in (0, 1)
+    ]
+    # a quarter of the resamples takes the one training twice, and a quarter the other
+    assert interval.low < means[0] < 0 < means[1] < interval.high
+
+
 def test_a_backbone_does_not_differ_from_itself(measured: Path) -> None:
     good = results(measured, "good")
     interval = statistics.difference(good, good, "image_AUROC")

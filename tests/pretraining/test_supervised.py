@@ -1,10 +1,33 @@
 """The classifier that the supervised method starts from."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import timm
 import torch
 import torch.nn.functional as F
 
+from anomalib_spd.cli import main
+from anomalib_spd.losses import spd_loss, two_way_loss
 from anomalib_spd.pretraining import SupervisedSPD
+from tests.test_cli import RECIPES, _small
+
+IMAGES = torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def small(**settings: Any) -> Any:
+    torch.manual_seed(0)
+    return SupervisedSPD(num_classes=3, backbone="test_efficientnet", pretrained=False, image_size=32, **settings)
+
+
+def step(model: Any) -> tuple[torch.Tensor, dict[str, float]]:
+    logged: dict[str, float] = {}
+    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})
+    torch.manual_seed(1)
+    return model.training_step(model.on_after_batch_transfer((IMAGES, LABELS), 0), 0), logged
 
 
 def test_keeps_the_classifier_of_the_backbone() -> None:
@@ -30,3 +53,75 @@ def test_loss_is_the_cross_entropy_of_the_view() -> None:
 def test_views_have_the_asked_size() -> None:
     model = SupervisedSPD(num_classes=5, backbone="test_efficientnet", pretrained=False, image_size=24)
     assert [view.shape for view in model.method_views(torch.rand(2, 3, 40, 40))] == [(2, 3, 24, 24)]
+
+
+def test_the_difference_is_a_cosine_unless_it_is_asked_for() -> None:
+    z_a, z_p, z_n = torch.randn(3, 4, small().encoder.num_features)
+    plain = small()
+    assert plain.difference_head is None
+    torch.testing.assert_close(plain.difference_loss(z_a, z_p, z_n), spd_loss(z_a, z_p, z_n))
+    with pytest.raises(ValueError, match=r"`difference` is cosine or classification. Got 'dense'"):
+        small(difference="dense")
+
+
+def test_the_second_classifier_tells_negatives_from_positives() -> None:
+    model = small(difference="classification", eta=0.3)
+    assert model.difference_head.weight.shape == (2, model.encoder.num_features)
+    z_a, z_p, z_n = torch.randn(3, 4, model.encoder.num_features)
+    model.log = lambda *_, **__: None
+    loss, sim_ap, sim_an = model.difference_loss(z_a, z_p, z_n)
+    torch.testing.assert_close(loss, two_way_loss(model.difference_head(z_p), model.difference_head(z_n)))
+    torch.testing.assert_close((sim_ap, sim_an), spd_loss(z_a, z_p, z_n)[1:])
+
+    loss, logged = step(model)
+    assert loss.item() == pytest.approx(logged["loss_supervised"] + 0.3 * logged["loss_spd"], abs=1e-6)
+    loss.backward()
+    assert model.difference_head.weight.grad.abs().sum() > 0
+
+
+def test_the_share_that_is_told_right_is_logged() -> None:
+    model, logged = small(difference="classification"), {}
+    model.log = lambda name, value, **_: logged.update({name: value.item()})
+    model.difference_head = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.difference_head.weight.copy_(torch.eye(2))
+        model.difference_head.bias.zero_()
+    unperturbed, perturbed = [1.0, 0.0], [0.0, 1.0]
+    z_p, z_n = torch.tensor([unperturbed, unperturbed]), torch.tensor([perturbed, unperturbed])
+    model.difference_loss(z_p, z_p, z_n)
+    assert logged["accuracy_spd"] == 0.75
+
+
+def test_its_gradient_separates_them() -> None:
+    model = small(difference="classification", eta=1.0)
+    model.method_loss = lambda z, images, labels: z[0].sum() * 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(25):  # on the same draws every time
+        loss, _ = step(model)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_run_from_before_the_choice_goes_on_with_the_default_alone() -> None:
+    before = {name: value for name, value in dict(small().hparams).items() if name != "difference"}
+    for form, refused in (("cosine", False), ("classification", True)):
+        model = small(difference=form)
+        model._trainer = SimpleNamespace(default_root_dir="runs/old")
+        if refused:
+            with pytest.raises(ValueError, match="difference: 'cosine' then, 'classification' now"):
+                model.on_load_checkpoint({"hyper_parameters": before})
+        else:
+            model.on_load_checkpoint({"hyper_parameters": before})
+
+
+def test_the_command_takes_the_form(labelled_images: Path, tmp_path: Path) -> None:
+    recipe = next(path for path in RECIPES if path.stem == "supervised_spd")
+    form = ("--model.init_args.difference", "classification", "--trainer.max_epochs", "1")
+    assert main(["pretrain", "--config", str(recipe), *_small(labelled_images, tmp_path, *form)]) == 0
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["difference_head.weight"].shape[0] == 2
+    assert "accuracy_spd" in (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()[0]

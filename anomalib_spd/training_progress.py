@@ -1,0 +1,125 @@
+"""How far a training has come, how fast it goes, and when it will be over."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+
+#: steps that the pace is measured over
+WINDOW = 50
+
+
+class Pace(Callback):
+    """Measures a training's pace over its last steps, with everything between them: reading, checkpoints, probes.
+
+    Logs ``images_per_second``, of all processes together, and ``images``, how many they have seen since the first start
+    of the run (their batches are of one size); a progress bar shows the first, and ``minutes_left``.
+
+    Lightning's ``ThroughputMonitor`` says nothing before its window is full, and starts from 0 when a run goes on.
+
+    Args:
+        clock: gives seconds.
+
+    Attributes:
+        images: seen since the first start of the run, by all processes.
+        images_per_second: of all processes.
+        seconds_left: to the end of the training; infinite where it has no end, or none that is known.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.images = 0
+        self.images_per_second = math.nan
+        self.seconds_left = math.inf
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque(maxlen=WINDOW + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps (a Lightning hook)."""
+        return {"images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take in what a checkpoint has kept (a Lightning hook)."""
+        self.images = state_dict["images"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock (a Lightning hook)."""
+        self._marks.clear()
+        self._marks.append((self._clock(), self.images))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure and log (a Lightning hook)."""
+        # pairs of images and labels, or a batch of anomalib
+        self.images += len(batch[0] if isinstance(batch, list | tuple) else batch) * trainer.world_size
+        self._marks.append((self._clock(), self.images))
+        (start, before), (end, after) = self._marks[0], self._marks[-1]
+        seconds = max(end - start, 1e-9)
+        self.images_per_second = (after - before) / seconds
+        self.seconds_left = _batches_left(trainer, batch_idx) * seconds / (len(self._marks) - 1)
+        pl_module.log("images_per_second", self.images_per_second, prog_bar=True)
+        pl_module.log("images", float(self.images))
+        if math.isfinite(self.seconds_left):
+            pl_module.log("minutes_left", self.seconds_left / 60, prog_bar=True, logger=False)
+
+
+class ProgressLines(ProgressBar):
+    """Lines instead of a bar, for logs and other places that are no terminal.
+
+    One every so many steps, and one at the end of each epoch and of the training.
+
+    Args:
+        pace: of the same training, before this one among its callbacks.
+        every_n_steps: between two lines.
+    """
+
+    def __init__(self, pace: Pace, every_n_steps: int = 50) -> None:
+        super().__init__()
+        self.pace = pace
+        self.every_n_steps = every_n_steps
+        self.is_enabled = True
+
+    def disable(self) -> None:
+        """Say nothing (a hook of Lightning)."""
+        self.is_enabled = False
+
+    def enable(self) -> None:
+        """Say something again (a hook of Lightning)."""
+        self.is_enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print at once: a log is read while it grows."""
+        print(*args, **{"flush": True, **kwargs})
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print a line, if it is time for one (a Lightning hook)."""
+        step, steps = batch_idx + 1, trainer.num_training_batches
+        is_last = step == steps or _batches_left(trainer, batch_idx) == 0
+        if not self.is_enabled or (step % self.every_n_steps and not is_last):
+            return
+        epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+        parts = [f"{self.pace.images_per_second:.{0 if self.pace.images_per_second >= 10 else 1}f} images/s"]
+        if isinstance(outputs, Mapping) and "loss" in outputs:
+            parts.insert(0, f"loss {torch.as_tensor(outputs['loss']).item():.4g}")
+        if math.isfinite(self.pace.seconds_left):
+            parts.append(f"{timedelta(seconds=round(self.pace.seconds_left))} left")
+        of = f"/{steps}" if math.isfinite(steps) else ""
+        self.print(f"epoch {trainer.current_epoch + 1}{epochs}, step {step}{of}: {', '.join(parts)}")
+
+
+def _batches_left(trainer: Trainer, batch_idx: int) -> float:
+    """Batches of a process to the end of the training, after this one of its epoch; infinite where it has no end."""
+    left = math.inf
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        left = (trainer.max_epochs - trainer.current_epoch) * trainer.num_training_batches - (batch_idx + 1)
+    if trainer.max_steps >= 0:
+        left = min(left, (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+    return max(left, 0)
