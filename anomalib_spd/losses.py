@@ -1,7 +1,10 @@
 """The papers' losses as pure functions."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 
@@ -25,6 +28,72 @@ def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Ten
     sim_ap = F.cosine_similarity(z_a, z_p, dim=1).mean()
     sim_an = F.cosine_similarity(z_a, z_n, dim=1).mean()
     return sim_an - sim_ap, sim_ap, sim_an
+
+
+def patch_distance(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    r"""Return how far each place of negatives is from its own of positives, as PatchCore would map it.
+
+    PatchCore's embedding is made of the maps (means of 3 x 3 places, enlarged to the first layer's size, joined), its
+    distance taken to the nearest of the 3 x 3 places of the positive, so that a small shift is none, and enlarged to the
+    images' size and smoothed as its anomaly maps are.
+
+    Source: ours, after Roth et al., Towards Total Recall in Industrial Anomaly Detection (CVPR 2022), section 3, and
+    anomalib's code.
+
+    Args:
+        maps: of each layer ``(2 * B, C, h, w)``, floating, the positives first; the first layer has the largest.
+        size: of the images, height and width in pixels.
+
+    Returns:
+        the distances ``(B, *size)``, positive.
+    """
+    pooled = [F.avg_pool2d(each, 3, 1, 1) for each in maps]
+    height, width = pooled[0].shape[-2:]
+    enlarged = [F.interpolate(each, size=(height, width), mode="bilinear") for each in pooled]
+    positive, negative = torch.cat(enlarged, dim=1).chunk(2)
+    around = F.pad(positive, (1, 1, 1, 1), mode="replicate")
+    squares = [
+        (negative - around[:, :, y : y + height, x : x + width]).square().sum(1) for y in range(3) for x in range(3)
+    ]
+    # the root has no slope at 0
+    distances = (torch.stack(squares).amin(0) + 1e-6).sqrt()
+    at_pixels = F.interpolate(distances[:, None], size=list(size), mode="bilinear")
+    return gaussian_blur2d(at_pixels, (33, 33), (4.0, 4.0)).squeeze(1)
+
+
+def localization_loss(
+    distance: Tensor, changed: Tensor, temperature: float, beside: int = 12, pairs: int = 256
+) -> tuple[Tensor, Tensor]:
+    r"""Dense SPot-the-Difference: of each image, changed places are to be farther from the positive than unchanged ones.
+
+    :math:`L = \tau\,\mathrm{mean}_{i, j} \log(1 + \exp((\log d_j - \log d_i) / \tau))` over changed places i and unchanged
+    places j of the same image, drawn at random, half of the latter within a few pixels of a change: what PatchCore takes
+    for anomalous there is most of what its maps have wrong. Only ratios of distances count, no scale of the features.
+
+    Source: ours.
+
+    Args:
+        distance: of each pixel, ``(B, H, W)``, positive.
+        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``. Images without a change, or without any unchanged
+            place, count for nothing.
+        temperature: tau, positive.
+        beside: pixels; what is this near to a change, in both directions, is beside it.
+        pairs: number of places of each kind that are drawn of each image.
+
+    Returns:
+        the loss, not negative, and the share of pairs that are in order, in ``[0, 1]``; both scalars.
+    """
+    grown = F.max_pool2d(changed, 2 * beside + 1, 1, beside)
+    near, unchanged = (grown - changed).flatten(1), (1 - changed).flatten(1)
+    both = (changed.flatten(1).sum(1) > 0) & (unchanged.sum(1) > 0)
+    if not both.any():
+        return distance.sum() * 0, distance.new_ones(())
+    logs, near, unchanged = distance.log().flatten(1)[both], near[both], unchanged[both]
+    weights = unchanged / unchanged.sum(1, keepdim=True) + near / near.sum(1, keepdim=True).clamp(min=1)
+    places = [torch.multinomial(each, pairs, replacement=True) for each in (changed.flatten(1)[both], weights)]
+    d_changed, d_unchanged = (logs.gather(1, each) for each in places)
+    margins = d_unchanged[:, None] - d_changed[:, :, None]
+    return F.softplus(margins / temperature).mean() * temperature, (margins < 0).to(margins.dtype).mean()
 
 
 def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:

@@ -4,9 +4,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor
 
-from anomalib_spd.losses import info_nce, negative_cosine, nt_xent, spd_loss, two_way_loss
+from anomalib_spd.losses import (
+    info_nce,
+    localization_loss,
+    negative_cosine,
+    nt_xent,
+    patch_distance,
+    spd_loss,
+    two_way_loss,
+)
 
 
 def test_spd_loss_equals_the_naive_form() -> None:
@@ -103,3 +113,74 @@ def test_losses_equal_lightlys() -> None:
     theirs.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
     queue = theirs.memory_bank.bank.clone()
     same_with_gradients(info_nce(p, z, queue, 0.2), theirs(p, z.detach()), [p])
+
+
+def test_patch_distance_is_patchcores_map_with_the_positive_for_a_memory_bank() -> None:
+    """A positive that is everywhere alike has but one embedding, whichever places are compared."""
+    torch.manual_seed(0)
+    negative = [torch.randn(1, 5, 12, 12), torch.randn(1, 7, 6, 6)]
+    positive = [torch.full_like(each, 0.3 * place) for place, each in enumerate(negative)]
+    distance = patch_distance([torch.cat(pair) for pair in zip(positive, negative, strict=True)], (48, 48))
+
+    patchcore = PatchcoreModel(["blocks.1", "blocks.2"], "test_efficientnet", pre_trained=False)
+    maps = [F.avg_pool2d(each, 3, 1, 1) for each in negative]
+    embedding = patchcore.generate_embedding(dict(zip(patchcore.layers, maps, strict=True)))
+    # the pooled border of a constant map is not constant, as zeros are outside
+    bank = patchcore.generate_embedding(
+        dict(zip(patchcore.layers, [F.avg_pool2d(each, 3, 1, 1) for each in positive], strict=True))
+    )
+    patchcore.memory_bank = patchcore.reshape_embedding(bank[:, :, 5:6, 5:6])
+    scores, _ = patchcore.nearest_neighbors(patchcore.reshape_embedding(embedding), n_neighbors=1)
+    expected = patchcore.anomaly_map_generator(scores.reshape(1, 1, 12, 12), (48, 48))[0, 0]
+    inside = (slice(20, 28), slice(20, 28))  # farther from the border than blur and neighbours reach in force
+    torch.testing.assert_close(distance[0][inside], expected[inside], rtol=5e-2, atol=0)
+
+
+def test_a_shift_by_one_place_is_no_distance() -> None:
+    torch.manual_seed(0)
+    positive = torch.randn(2, 4, 10, 10)
+    negative = positive.roll((1, -1), dims=(2, 3))
+    distance = patch_distance([torch.cat([positive, negative])], (20, 20))
+    other = patch_distance([torch.cat([positive, positive.roll((3, 3), dims=(2, 3))])], (20, 20))
+    assert distance.shape == (2, 20, 20)
+    assert distance.mean() < other.mean() / 2
+
+
+def test_localization_loss_of_all_pairs() -> None:
+    """With one changed and, of those drawn, one unchanged value, whichever pairs are drawn."""
+    changed = torch.zeros(2, 1, 20, 20, dtype=torch.float64)
+    changed[:, :, 4:9, 4:9] = 1
+    distance = torch.where(changed[:, 0] > 0, 3.0, 2.0).double()
+    loss, in_order = localization_loss(distance, changed, temperature=0.5)
+    expected = 0.5 * math.log1p(math.exp((math.log(2) - math.log(3)) / 0.5))
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+    assert in_order == 1
+    # only ratios count
+    assert localization_loss(7 * distance, changed, temperature=0.5)[0].item() == pytest.approx(expected, abs=1e-9)
+    assert localization_loss(1 / distance, changed, temperature=0.5)[1] == 0
+
+
+def test_half_of_the_unchanged_places_lie_beside_a_change() -> None:
+    torch.manual_seed(0)
+    changed = torch.zeros(1, 1, 60, 60)
+    changed[:, :, 25:35, 25:35] = 1
+    near = F.max_pool2d(changed, 7, 1, 3)[:, 0] - changed[:, 0]
+    # pairs with a place beside it are out of order, all others in order
+    distance = 2 + 2 * near - changed[:, 0] * 0 + 1 * changed[:, 0]
+    _, in_order = localization_loss(distance, changed, temperature=0.2, beside=3, pairs=2000)
+    share = near.sum() / (1 - changed).sum()
+    assert 1 - in_order.item() == pytest.approx(0.5 + 0.5 * share.item(), abs=0.04)
+
+
+def test_images_without_a_change_count_for_nothing() -> None:
+    torch.manual_seed(0)
+    changed = torch.zeros(3, 1, 16, 16)
+    changed[0, :, 3:6, 3:6] = 1
+    changed[2] = 1
+    distance = (torch.rand(3, 16, 16) + 0.1).requires_grad_()
+    loss, _ = localization_loss(distance, changed, temperature=0.2)
+    loss.backward()
+    assert distance.grad is not None
+    assert [bool(each.any()) for each in distance.grad] == [True, False, False]
+    nothing, in_order = localization_loss(distance, torch.zeros(3, 1, 16, 16), temperature=0.2)
+    assert (nothing.item(), in_order.item()) == (0, 1)

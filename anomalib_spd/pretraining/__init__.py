@@ -1,9 +1,10 @@
 """Pre-training methods with SPot-the-Difference, as LightningModules."""
 
 from .base import SPDPretraining
+from .dense import DenseSPD
 from .moco import MoCoSPD
 from .simclr import SimCLRSPD
 from .simsiam import SimSiamSPD
 from .supervised import SupervisedSPD
 
-__all__ = ["MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]
+__all__ = ["DenseSPD", "MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]

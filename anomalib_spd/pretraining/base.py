@@ -33,7 +33,8 @@ class SPDPretraining(LightningModule):
     such a run differs from the one it controls in nothing but the gradient of the SPD term.
 
     A subclass gives ``method_views`` and ``method_loss``. It sets ``projector``, of which SPD compares the outputs too; by
-    default they are the encoder's pooled features themselves.
+    default they are the encoder's pooled features themselves. One that compares something else gives ``views`` and
+    ``losses``.
 
     Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. The paper's optimiser,
     schedule and length are not known; SGD with a cosine to 0 is what its baselines use.
@@ -143,6 +144,20 @@ class SPDPretraining(LightningModule):
         images, labels = batch
         return images.float() / 255, labels
 
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the method's loss, the SPD term, both scalars, and what else is logged.
+
+        Args:
+            images: ``(B, 3, H, W)`` in ``[0, 1]``.
+            labels: of the images, ``(B,)``.
+        """
+        # the projector's batch norm cannot tell the groups apart either
+        z = self.projector(self.encode(self.encoder, self.views(images)))
+        *z_method, z_a, z_p, z_n = z.split(len(images))
+        method_loss = self.method_loss(z_method, images, labels)
+        difference_loss, sim_ap, sim_an = self.difference_loss(z_a, z_p, z_n)
+        return method_loss, difference_loss, {"sim_ap": sim_ap, "sim_an": sim_an, "z_std": self._spread(z_a.detach())}
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss, a scalar, and log its terms.
 
@@ -150,12 +165,7 @@ class SPDPretraining(LightningModule):
             FloatingPointError: where the loss is not finite; nothing is learnt from that step.
         """
         images, labels = batch
-        # the projector's batch norm cannot tell the groups apart either
-        z = self.projector(self.encode(self.encoder, self.views(images)))
-        *z_method, z_a, z_p, z_n = z.split(len(images))
-
-        method_loss = self.method_loss(z_method, images, labels)
-        difference_loss, sim_ap, sim_an = self.difference_loss(z_a, z_p, z_n)
+        method_loss, difference_loss, logged = self.losses(images, labels)
         loss = method_loss + self.eta * difference_loss
         if not loss.isfinite():
             raise FloatingPointError(
@@ -167,9 +177,8 @@ class SPDPretraining(LightningModule):
         self.log("loss", loss, prog_bar=True)
         self.log(f"loss_{self.method}", method_loss)
         self.log("loss_spd", difference_loss, prog_bar=True)
-        self.log("sim_ap", sim_ap)
-        self.log("sim_an", sim_an)
-        self.log("z_std", self._spread(z_a.detach()))
+        for name, value in logged.items():
+            self.log(name, value)
         return loss
 
     def _spread(self, z: Tensor) -> Tensor:

@@ -39,7 +39,14 @@ def stopping(step: int) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("method", "steps", "workers"),
-    [("simsiam", (3,), 0), ("moco", (4, 7), 0), ("simclr", (1, 5), 0), ("supervised", (6,), 0), ("simsiam", (5,), 2)],
+    [
+        ("simsiam", (3,), 0),
+        ("moco", (4, 7), 0),
+        ("simclr", (1, 5), 0),
+        ("supervised", (6,), 0),
+        ("dense", (2, 5), 0),
+        ("simsiam", (5,), 2),
+    ],
 )
 def test_the_weights_are_those_of_an_undisturbed_run(
     labelled_images: Path, tmp_path: Path, method: str, steps: tuple[int, ...], workers: int

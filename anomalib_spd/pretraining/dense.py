@@ -1,0 +1,184 @@
+"""SPot-the-Difference place by place, on the layers that detectors read."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from kornia.augmentation import RandomCrop, RandomGaussianBlur, RandomGaussianNoise, RandomHorizontalFlip
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, RandomSmoothBlend
+from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
+from anomalib_spd.backbones.layer_scales import scale_layers
+from anomalib_spd.losses import localization_loss, patch_distance
+from anomalib_spd.pre_processing import check_layers
+
+from .base import SPDPretraining
+
+#: what differs less is not seen as changed
+VISIBLE = 0.03
+
+
+class DenseSPD(SPDPretraining):
+    r"""Distillation of the backbone by itself, plus ``eta`` times SPD at every place of the layers that detectors read.
+
+    The method's own part keeps the features :math:`f_l` of a layer at what the backbone, frozen, gives for the same image
+    before its photometric change: :math:`\mathrm{mean}\,|f_l(x_p) - t_l(x_a)|^2 / E_l` with the mean square :math:`E_l` of the
+    backbone's. SPD compares positive and negative, of which the changed places are known: the distance of their embeddings,
+    joined, smoothed and enlarged as in PatchCore, is to be larger at each changed place than at each unchanged one, those
+    just beside a change above all, see :func:`~anomalib_spd.losses.localization_loss`. The pooled feature, which the paper
+    compares, does not say where.
+
+    PatchCore weighs the layers that it joins by the size of their numbers, which is whatever training has left. So before
+    the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.scale_layers`:
+    otherwise a training could seem to help by a change of sizes alone. The control is given the same.
+
+    Batch norm stays in eval, and the first layers are not trained: what the layers behind the last of ``layers`` learnt
+    from them must go on to hold.
+
+    Source: ours. With ``eta = 0`` it is the distillation alone.
+
+    Args:
+        layers: that detectors read, first to last.
+        frozen: parts of the encoder that are not trained.
+        equalize: bring the layers to one energy, their geometric mean; of EfficientNets alone.
+        patches: local changes of each negative, each drawn from SmoothBlend, CutPaste and its scars, small to large.
+        temperature: of the comparison of places.
+        backbone: see :class:`SPDPretraining`, as are all that follow.
+        pretrained: start from the backbone's weights.
+        eta: weight of the SPD term.
+        image_size: side of the crops, pixels; images are not resized.
+        learning_rate: the highest of one cycle.
+        weight_decay: of AdamW.
+    """
+
+    energies: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[str] = ("blocks.2", "blocks.4"),
+        frozen: Sequence[str] = ("conv_stem", "bn1", "blocks.0", "blocks.1"),
+        equalize: bool = True,
+        patches: int = 3,
+        temperature: float = 0.2,
+        backbone: str = "efficientnet_lite0_in1k",
+        pretrained: bool = True,
+        eta: float = 10.0,
+        image_size: int = 128,
+        learning_rate: float = 5e-4,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum=0.9, weight_decay=weight_decay)
+        check_layers(backbone, layers)
+        self.layers, self.equalize, self.patches, self.temperature = list(layers), equalize, patches, temperature
+        modules = [info["module"] for info in self.encoder.feature_info]
+        self._indices = [modules.index(layer) for layer in layers]
+        for part in frozen:
+            self.encoder.get_submodule(part).requires_grad_(False)
+        self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
+        if equalize:  # refused now or never
+            scale_layers(self.teacher, dict.fromkeys(layers, 1.0))
+        # of the teacher's layers; 0 before the first step
+        self.register_buffer("energies", torch.zeros(len(layers)))
+
+        self.crop = nn.Sequential(RandomCrop((image_size, image_size)), RandomHorizontalFlip(p=0.5))
+        self.photometric = nn.Sequential(
+            RandomColorJitter(0.3, 0.3, 0.3, 0.03, p=0.8),
+            RandomGaussianBlur((7, 7), (0.1, 1.5), p=0.5),
+        )
+        self.noise = RandomGaussianNoise(std=0.01, p=1.0)
+        self.changes = nn.ModuleList(
+            [
+                RandomSmoothBlend(scale=(0.0005, 0.02), sigma=2.0),
+                RandomCutPaste(scale=(0.0005, 0.01)),
+                RandomCutPaste(scale=(0.01, 0.05)),
+                RandomCutPasteScar(),
+            ]
+        )
+
+    def train(self, mode: bool = True) -> "DenseSPD":
+        """Set the mode of all but the networks, whose batch norm stays in eval."""
+        super().train(mode)
+        self.encoder.eval()
+        self.teacher.eval()
+        return self
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Return anchor, positive and negative of images ``(B, 3, H, W)``, all ``(B, 3, size, size)`` in ``[0, 1]``."""
+        return self._pairs(images)[:3]
+
+    def _pairs(self, images: Tensor) -> list[Tensor]:
+        """Return the views and a mask ``(B, 1, size, size)`` of what the negatives' changes have changed visibly, 0 or 1."""
+        with torch.no_grad():
+            anchor = self.crop(images)
+            positive, unchanged = self.photometric(anchor).clamp(0, 1), self.photometric(anchor).clamp(0, 1)
+            negative = unchanged
+            for _ in range(self.patches):
+                negative = self.changes[int(torch.randint(len(self.changes), ()))](negative)
+            mask = ((negative - unchanged).abs().amax(1, keepdim=True) > VISIBLE).to(images.dtype)
+            positive, negative = self.noise(positive).clamp(0, 1), self.noise(negative).clamp(0, 1)
+            return [anchor, positive, negative, mask]
+
+    def features(self, network: Any, images: Tensor) -> list[Tensor]:
+        """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""
+        inputs = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        maps: list[Tensor] = network.forward_intermediates(
+            inputs, indices=self._indices, stop_early=True, intermediates_only=True
+        )
+        return maps
+
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the distillation, the SPD term, and what is logged beside them.
+
+        Args:
+            images: ``(B, 3, H, W)`` in ``[0, 1]``.
+            labels: are not used.
+        """
+        del labels
+        anchor, positive, negative, mask = self._pairs(images)
+        with torch.no_grad():
+            if not self.energies.any():
+                self._measure(anchor)
+            taught = self.features(self.teacher, anchor)
+        maps = self.features(self.encoder, torch.cat([positive, negative]))
+        kept = [
+            (each[: len(images)] - target).square().sum(1).mean() / energy
+            for each, target, energy in zip(maps, taught, self.energies, strict=True)
+        ]
+        # the loss is of ratios, but for the little that keeps distances from 0
+        unit = self.energies.sum().sqrt()
+        distance = patch_distance([each / unit for each in maps], mask.shape[-2:])
+        difference_loss, in_order = localization_loss(distance, mask, self.temperature)
+        logged = {f"keep_{layer}": each.detach() for layer, each in zip(self.layers, kept, strict=True)}
+        logged |= {
+            f"energy_{layer}": each.detach().square().sum(1).mean()
+            for layer, each in zip(self.layers, maps, strict=True)
+        }
+        return torch.stack(kept).mean(), difference_loss, {**logged, "in_order": in_order}
+
+    def _measure(self, images: Tensor) -> None:
+        """Note the energies of the layers, after they were brought to one; all processes alike."""
+
+        def energies() -> Tensor:
+            maps = self.features(self.teacher, images)
+            mine = torch.stack([each.square().sum(1).mean() for each in maps])
+            everyones: Any = mine[None] if self.trainer.world_size == 1 else self.all_gather(mine)
+            mean: Tensor = everyones.mean(0)
+            return mean
+
+        if self.equalize:
+            before = energies()
+            factors = (before.log().mean().exp() / before).sqrt()
+            for network in (self.encoder, self.teacher):
+                scale_layers(network, dict(zip(self.layers, factors, strict=True)))
+        self.energies.copy_(energies())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW in one cycle over all steps of the run."""
+        weights = [each for each in self.encoder.parameters() if each.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=max(steps, 2))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

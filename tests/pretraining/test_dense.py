@@ -1,0 +1,126 @@
+"""Dense SPD: what it compares, what it trains, and what it leaves alone."""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from anomalib_spd.pretraining import DenseSPD
+
+IMAGES = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LAYERS = ("blocks.1", "blocks.2")
+
+
+def _model(**settings: Any) -> DenseSPD:
+    torch.manual_seed(0)
+    settings = {"layers": LAYERS, "frozen": ("conv_stem", "bn1", "blocks.0"), "image_size": 64, **settings}
+    model = DenseSPD(backbone="test_efficientnet", pretrained=False, **settings).train()
+    model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    return model
+
+
+def _step(model: DenseSPD) -> tuple[Tensor, dict[str, float]]:
+    logged: dict[str, float] = {}
+    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})  # type: ignore[method-assign,assignment]
+    torch.manual_seed(1)
+    return model.training_step(model.on_after_batch_transfer((IMAGES, torch.zeros(4)), 0), 0), logged
+
+
+def test_the_layers_have_one_energy_and_the_network_says_what_it_said() -> None:
+    model = _model()
+    before = copy.deepcopy(model.encoder)
+    _, logged = _step(model)
+    assert model.energies[0].item() == pytest.approx(model.energies[1].item(), rel=1e-4)
+    assert logged["energy_blocks.1"] == pytest.approx(logged["energy_blocks.2"], rel=0.2)
+    for network in (model.encoder, model.teacher):
+        with torch.no_grad():
+            torch.testing.assert_close(network(IMAGES / 255), before(IMAGES / 255), rtol=1e-4, atol=1e-5)
+    _, again = _step(model)  # once is enough
+    assert again == logged
+
+
+def test_without_it_the_layers_are_as_they_come() -> None:
+    model = _model(equalize=False)
+    before = {key: tensor.clone() for key, tensor in model.encoder.state_dict().items()}
+    _step(model)
+    assert model.energies[0] != pytest.approx(model.energies[1].item(), rel=1e-2)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.encoder.state_dict().items())
+
+
+def test_what_is_compared_is_what_detectors_read() -> None:
+    model = _model()
+    pyramid = timm.create_model("test_efficientnet", features_only=True).eval()
+    pyramid.load_state_dict(model.encoder.state_dict(), strict=False)
+    names = pyramid.feature_info.module_name()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        maps = model.features(model.encoder, images)
+        theirs = pyramid(model.normalize(images))
+    for layer, each in zip(LAYERS, maps, strict=True):
+        torch.testing.assert_close(each, theirs[names.index(layer)])
+
+
+def test_the_loss_is_its_terms_and_the_control_has_the_same_views() -> None:
+    (loss, logged), (control_loss, control) = _step(_model(eta=0.3)), _step(_model(eta=0.0))
+    assert loss.item() == pytest.approx(logged["loss_dense"] + 0.3 * logged["loss_spd"], rel=1e-5)
+    assert control_loss.item() == pytest.approx(control["loss_dense"])
+    assert {key: value for key, value in logged.items() if key != "loss"} == {
+        key: value for key, value in control.items() if key != "loss"
+    }
+    assert logged["loss_dense"] == pytest.approx((logged["keep_blocks.1"] + logged["keep_blocks.2"]) / 2)
+
+
+def test_batch_norm_and_the_first_layers_stay() -> None:
+    model = _model()
+    _step(model)
+    before = {key: tensor.clone() for key, tensor in model.encoder.state_dict().items()}
+    optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+    loss, _ = _step(model)
+    loss.backward()
+    optimizer.step()
+    changed = {key for key, tensor in model.encoder.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert {key.rsplit(".", 1)[0].split(".")[1] for key in changed} == {"1", "2"}
+    assert all(key.startswith("blocks.") and "running" not in key for key in changed)
+
+
+def test_the_gradient_puts_places_in_order() -> None:
+    model = _model(eta=10.0)
+    _, first = _step(model)
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-3)
+    for _ in range(15):  # on the same draws every time
+        loss, logged = _step(model)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert logged["loss_spd"] < first["loss_spd"] - 0.01
+    assert logged["in_order"] > first["in_order"]
+
+
+def test_negatives_differ_where_the_mask_says() -> None:
+    model = _model()
+    torch.manual_seed(2)
+    images = IMAGES.float() / 255
+    anchor, positive, negative, mask = model._pairs(images)
+    assert anchor.shape == positive.shape == negative.shape == (4, 3, 64, 64)
+    assert mask.shape == (4, 1, 64, 64)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert 0 < mask.mean() < 0.4
+    # a photometric change has one slope and offset a channel; what was cut in from elsewhere does not follow it
+    for views in (positive, negative):
+        assert views.min() >= 0
+        assert views.max() <= 1
+    assert [view.shape for view in model.views(images)] == [anchor.shape] * 3
+
+
+def test_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"blocks\.9"):
+        _model(layers=("blocks.1", "blocks.9"))
+
+
+def test_an_architecture_whose_layers_cannot_be_brought_to_one_energy_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="Cannot scale the layers of ResNet"):
+        DenseSPD(backbone="resnet18", pretrained=False, layers=("layer1", "layer2"), frozen=("conv1",))
