@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from kornia.augmentation import RandomCrop, RandomGaussianBlur, RandomGaussianNoise, RandomHorizontalFlip
+from kornia.augmentation import (
+    AugmentationSequential,
+    RandomAffine,
+    RandomCrop,
+    RandomGaussianBlur,
+    RandomGaussianNoise,
+    RandomHorizontalFlip,
+)
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -26,10 +33,10 @@ class DenseSPD(SPDPretraining):
 
     The method's own part keeps the features :math:`f_l` of a layer at what the backbone, frozen, gives for the same image
     before its photometric change: :math:`\mathrm{mean}\,|f_l(x_p) - t_l(x_a)|^2 / E_l` with the mean square :math:`E_l` of the
-    backbone's. SPD compares positive and negative, of which the changed places are known: the distance of their embeddings,
-    joined, smoothed and enlarged as in PatchCore, is to be larger at each changed place than at each unchanged one, those
-    just beside a change above all, see :func:`~anomalib_spd.losses.localization_loss`. The pooled feature, which the paper
-    compares, does not say where.
+    backbone's. SPD compares the positive with the negative, the same view slightly turned, moved and noisy, with local changes:
+    the distance of their embeddings, joined, smoothed and enlarged as in PatchCore, is to be larger at each changed place
+    than at each unchanged one, those just beside a change above all, see
+    :func:`~anomalib_spd.losses.localization_loss`. The pooled feature, which the paper compares, does not say where.
 
     PatchCore weighs the layers that it joins by the size of their numbers, which is whatever training has left. So before
     the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.scale_layers`:
@@ -85,8 +92,8 @@ class DenseSPD(SPDPretraining):
 
         self.crop = nn.Sequential(RandomCrop((image_size, image_size)), RandomHorizontalFlip(p=0.5))
         self.photometric = nn.Sequential(
-            RandomColorJitter(0.3, 0.3, 0.3, 0.03, p=0.8),
-            RandomGaussianBlur((7, 7), (0.1, 1.5), p=0.5),
+            RandomColorJitter(0.1, 0.1, 0.1, 0.02, p=0.8),
+            RandomGaussianBlur((7, 7), (0.1, 1.0), p=0.5),
         )
         self.noise = RandomGaussianNoise(std=0.01, p=1.0)
         self.changes = nn.ModuleList(
@@ -96,6 +103,11 @@ class DenseSPD(SPDPretraining):
                 RandomCutPaste(scale=(0.01, 0.05)),
                 RandomCutPasteScar(),
             ]
+        )
+        # as one part does not lie quite as another; where a place was is still among its neighbours
+        self.move = AugmentationSequential(
+            RandomAffine(6.0, translate=(0.025, 0.025), scale=(0.97, 1.03), padding_mode="reflection", p=1.0),
+            data_keys=["input", "mask"],
         )
 
     def train(self, mode: bool = True) -> "DenseSPD":
@@ -113,13 +125,13 @@ class DenseSPD(SPDPretraining):
         """Return the views and a mask ``(B, 1, size, size)`` of what the negatives' changes have changed visibly, 0 or 1."""
         with torch.no_grad():
             anchor = self.crop(images)
-            positive, unchanged = self.photometric(anchor).clamp(0, 1), self.photometric(anchor).clamp(0, 1)
-            negative = unchanged
+            positive = self.photometric(anchor).clamp(0, 1)
+            negative = positive
             for _ in range(self.patches):
                 negative = self.changes[int(torch.randint(len(self.changes), ()))](negative)
-            mask = ((negative - unchanged).abs().amax(1, keepdim=True) > VISIBLE).to(images.dtype)
-            positive, negative = self.noise(positive).clamp(0, 1), self.noise(negative).clamp(0, 1)
-            return [anchor, positive, negative, mask]
+            mask = ((negative - positive).abs().amax(1, keepdim=True) > VISIBLE).to(images.dtype)
+            negative, mask = self.move(negative, mask)
+            return [anchor, positive, self.noise(negative).clamp(0, 1), mask]
 
     def features(self, network: Any, images: Tensor) -> list[Tensor]:
         """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_spd.pretraining import DenseSPD
+from anomalib_spd.pretraining.dense import VISIBLE
 
 IMAGES = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LAYERS = ("blocks.1", "blocks.2")
@@ -100,20 +101,35 @@ def test_the_gradient_puts_places_in_order() -> None:
     assert logged["in_order"] > first["in_order"]
 
 
+class _Unmoved(nn.Module):
+    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        return parts
+
+
 def test_negatives_differ_where_the_mask_says() -> None:
     model = _model()
+    model.noise, model.move = nn.Identity(), _Unmoved()  # type: ignore[assignment]
     torch.manual_seed(2)
-    images = IMAGES.float() / 255
-    anchor, positive, negative, mask = model._pairs(images)
+    anchor, positive, negative, mask = model._pairs(IMAGES.float() / 255)
     assert anchor.shape == positive.shape == negative.shape == (4, 3, 64, 64)
     assert mask.shape == (4, 1, 64, 64)
-    assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert 0 < mask.mean() < 0.4
-    # a photometric change has one slope and offset a channel; what was cut in from elsewhere does not follow it
-    for views in (positive, negative):
-        assert views.min() >= 0
-        assert views.max() <= 1
-    assert [view.shape for view in model.views(images)] == [anchor.shape] * 3
+    assert torch.equal((negative - positive).abs().amax(1, keepdim=True) > VISIBLE, mask == 1)
+
+
+def test_the_mask_moves_with_the_negative() -> None:
+    model = _model()
+    model.noise = nn.Identity()  # type: ignore[assignment]
+    model.photometric = nn.Sequential(nn.Identity())
+    grey = torch.full((4, 3, 72, 72), 0.5)
+    grey[:, :, ::2] = 0.6  # what is cut out and turned shows
+    for seed in range(4):
+        torch.manual_seed(seed)
+        _, positive, negative, mask = model._pairs(grey)
+        assert not torch.equal(positive, negative)
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+        assert all(view.min() >= 0 and view.max() <= 1 for view in (positive, negative))
+    assert [view.shape for view in model.views(grey)] == [positive.shape] * 3
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
