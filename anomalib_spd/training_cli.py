@@ -30,6 +30,7 @@ EXPECTED_WARNINGS = (
     "Total length of `list` across ranks is zero",  # there is no validation set
     "You're resuming from a checkpoint that ended before the epoch ended",  # our sampler goes on there
     "Your `IterableDataset` has `__len__` defined",  # of ImageShards, and it is right
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # batch norm of dense SPD stays so
     "You have overridden `on_after_batch_transfer` in `LightningModule`",  # scaling belongs to the method
 )
 

@@ -72,9 +72,9 @@ class DenseSPD(SPDPretraining):
         temperature: float = 0.2,
         backbone: str = "efficientnet_lite0_in1k",
         pretrained: bool = True,
-        eta: float = 10.0,
+        eta: float = 5.0,
         image_size: int = 128,
-        learning_rate: float = 5e-4,
+        learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum=0.9, weight_decay=weight_decay)
@@ -84,6 +84,7 @@ class DenseSPD(SPDPretraining):
         self._indices = [modules.index(layer) for layer in layers]
         for part in frozen:
             self.encoder.get_submodule(part).requires_grad_(False)
+        self._freeze_what_is_not_read()
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
         if equalize:  # refused now or never
             scale_layers(self.teacher, dict.fromkeys(layers, 1.0))
@@ -109,6 +110,16 @@ class DenseSPD(SPDPretraining):
             RandomAffine(6.0, translate=(0.025, 0.025), scale=(0.97, 1.03), padding_mode="reflection", p=1.0),
             data_keys=["input", "mask"],
         )
+        self.train()
+
+    def _freeze_what_is_not_read(self) -> None:
+        """Freeze what lies behind the last of the layers: distributed training wants a gradient of all that it trains."""
+        self.encoder.eval()
+        weights = [each for each in self.encoder.parameters() if each.requires_grad]
+        maps = self.features(self.encoder, torch.zeros(1, 3, 64, 64))
+        reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)
+        for weight, gradient in zip(weights, reached, strict=True):
+            weight.requires_grad_(gradient is not None)
 
     def train(self, mode: bool = True) -> "DenseSPD":
         """Set the mode of all but the networks, whose batch norm stays in eval."""

@@ -19,7 +19,7 @@ LAYERS = ("blocks.1", "blocks.2")
 def _model(**settings: Any) -> DenseSPD:
     torch.manual_seed(0)
     settings = {"layers": LAYERS, "frozen": ("conv_stem", "bn1", "blocks.0"), "image_size": 64, **settings}
-    model = DenseSPD(backbone="test_efficientnet", pretrained=False, **settings).train()
+    model = DenseSPD(backbone="test_efficientnet", pretrained=False, **settings)
     model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
     return model
 
@@ -86,6 +86,14 @@ def test_batch_norm_and_the_first_layers_stay() -> None:
     changed = {key for key, tensor in model.encoder.state_dict().items() if not torch.equal(tensor, before[key])}
     assert {key.rsplit(".", 1)[0].split(".")[1] for key in changed} == {"1", "2"}
     assert all(key.startswith("blocks.") and "running" not in key for key in changed)
+
+
+def test_all_that_is_trained_has_a_gradient() -> None:
+    model = _model()
+    loss, _ = _step(model)
+    loss.backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    assert not any(module.training for module in [*model.encoder.modules(), *model.teacher.modules()])
 
 
 def test_the_gradient_puts_places_in_order() -> None:
