@@ -22,7 +22,7 @@ HEADS = {
     "simsiam": {"projection": 16, "bottleneck": 8},
     "simclr": {"projection": 8, "hidden": 16},
     "moco": {"projection": 8, "queue_size": 16},
-    "dense": {"layers": "[blocks.1,blocks.2]", "frozen": "[conv_stem,bn1,blocks.0]"},
+    "dense": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
 }
 
 

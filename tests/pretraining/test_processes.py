@@ -62,3 +62,13 @@ def test_two_processes_learn_what_one_does(method: str, images: Path, tmp_path: 
     # the keys of both stand in the queue, in whichever order
     theirs, own = (torch.sort(each["queue"].flatten())[0] for each in (state_0, state))
     torch.testing.assert_close(theirs, own, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_dense_one_stays_the_same_in_both_processes(images: Path, tmp_path: Path) -> None:
+    """Its energies are those of both, and its gradients their mean."""
+    rank_0, rank_1, *_ = first_step("dense", images, tmp_path / "two", 2)
+    assert rank_0.keys() == rank_1.keys()
+    assert any(each.abs().max() > 1e-3 for each in rank_0.values())
+    for name, gradient in rank_0.items():
+        assert torch.equal(gradient, rank_1[name]), name
