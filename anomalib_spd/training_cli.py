@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from .checkpoint_io import WholeCheckpointIO
+from .last_checkpoint import LastCheckpoint
 from .training_progress import Pace, ProgressLines
 
 #: a disk, a quota, or what a process may write, is used up
@@ -77,7 +78,7 @@ class TrainingCLI(LightningCLI):
             help="checkpoint to go on from: 'last' is this run's own, if there is one",
         )
         # one checkpoint a run, in a place that the next start of the same command finds
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
         parser.link_arguments(
             "trainer.default_root_dir",

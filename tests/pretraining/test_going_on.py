@@ -62,6 +62,18 @@ def test_the_weights_are_those_of_an_undisturbed_run(
         assert torch.equal(tensor, parts[name]), name
 
 
+def test_also_when_it_was_stopped_at_the_end_of_every_epoch(labelled_images: Path, tmp_path: Path) -> None:
+    """A checkpoint of an epoch's last step is one of its end: Lightning would pass an epoch twice."""
+    at_ends = ("--checkpoint.every_n_train_steps", "3")
+    assert main([*arguments(labelled_images, tmp_path / "whole", "supervised", 0), *at_ends]) == 0
+    for step in (4, 7):
+        with pytest.raises(RuntimeError, match="power cut"):
+            main([*arguments(labelled_images, tmp_path / "parts", "supervised", 0), *at_ends, *stopping(step)])
+    assert main([*arguments(labelled_images, tmp_path / "parts", "supervised", 0), *at_ends]) == 0
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, kill: signal.Signals) -> None:
@@ -87,7 +99,7 @@ def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, 
 
 
 def test_another_batch_size_goes_on_with_the_epoch(labelled_images: Path, tmp_path: Path) -> None:
-    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco"}
+    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense"}
     with pytest.raises(RuntimeError, match="power cut"):
         main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(5)))
     more = ("--data.init_args.batch_size", "6", "--trainer.max_epochs", "4")
