@@ -40,7 +40,8 @@ class DenseSPD(SPDPretraining):
 
     PatchCore weighs the layers that it joins by the size of their numbers, which is whatever training has left. So before
     the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.scale_layers`:
-    otherwise a training could seem to help by a change of sizes alone. The control is given the same.
+    otherwise a training could seem to help by a change of sizes alone. They are brought back to it at the end of each
+    epoch; the control is given the same.
 
     Batch norm stays in eval, and the first layers are not trained: what the layers behind the last of ``layers`` learnt
     from them must go on to hold.
@@ -62,6 +63,7 @@ class DenseSPD(SPDPretraining):
     """
 
     energies: Tensor
+    sums: Tensor
 
     def __init__(
         self,
@@ -88,8 +90,9 @@ class DenseSPD(SPDPretraining):
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
         if equalize:  # refused now or never
             scale_layers(self.teacher, dict.fromkeys(layers, 1.0))
-        # of the teacher's layers; 0 before the first step
+        # of the teacher's layers, 0 before the first step; and sums of the encoder's over the steps of an epoch
         self.register_buffer("energies", torch.zeros(len(layers)))
+        self.register_buffer("sums", torch.zeros(len(layers)))
 
         self.crop = nn.Sequential(RandomCrop((image_size, image_size)), RandomHorizontalFlip(p=0.5))
         self.photometric = nn.Sequential(
@@ -175,28 +178,40 @@ class DenseSPD(SPDPretraining):
         distance = patch_distance([each / unit for each in maps], mask.shape[-2:])
         difference_loss, in_order = localization_loss(distance, mask, self.temperature)
         logged = {f"keep_{layer}": each.detach() for layer, each in zip(self.layers, kept, strict=True)}
-        logged |= {
-            f"energy_{layer}": each.detach().square().sum(1).mean()
-            for layer, each in zip(self.layers, maps, strict=True)
-        }
+        measured = torch.stack([each.detach().square().sum(1).mean() for each in maps])
+        self.sums += measured
+        logged |= {f"energy_{layer}": each for layer, each in zip(self.layers, measured, strict=True)}
         return torch.stack(kept).mean(), difference_loss, {**logged, "in_order": in_order}
 
     def _measure(self, images: Tensor) -> None:
-        """Note the energies of the layers, after they were brought to one; all processes alike."""
+        """Bring the layers to one energy before the first step, and note it; all processes alike."""
 
         def energies() -> Tensor:
             maps = self.features(self.teacher, images)
-            mine = torch.stack([each.square().sum(1).mean() for each in maps])
-            everyones: Any = mine[None] if self.trainer.world_size == 1 else self.all_gather(mine)
-            mean: Tensor = everyones.mean(0)
-            return mean
+            return self._of_all(torch.stack([each.square().sum(1).mean() for each in maps]))
 
         if self.equalize:
             before = energies()
-            factors = (before.log().mean().exp() / before).sqrt()
             for network in (self.encoder, self.teacher):
-                scale_layers(network, dict(zip(self.layers, factors, strict=True)))
+                self._scale(network, before)
         self.energies.copy_(energies())
+
+    def on_train_epoch_end(self) -> None:
+        """Bring the layers back to one energy, before the checkpoint (a Lightning hook): SPD alone would move it."""
+        if self.equalize:
+            self._scale(self.encoder, self._of_all(self.sums))
+        self.sums.zero_()
+
+    def _scale(self, network: nn.Module, energies: Tensor) -> None:
+        """Bring a network's layers, whose energies ``(L,)`` are in these ratios, to one, their geometric mean."""
+        factors = (energies.log().mean().exp() / energies).sqrt()
+        scale_layers(network, dict(zip(self.layers, factors, strict=True)))
+
+    def _of_all(self, mine: Tensor) -> Tensor:
+        """Return the mean over all processes."""
+        everyones: Any = mine[None] if self.trainer.world_size == 1 else self.all_gather(mine)
+        mean: Tensor = everyones.mean(0)
+        return mean
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW in one cycle over all steps of the run."""

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from anomalib_spd.backbones.layer_scales import scale_layers
 from anomalib_spd.pretraining import DenseSPD
 from anomalib_spd.pretraining.dense import VISIBLE
 
@@ -42,6 +43,20 @@ def test_the_layers_have_one_energy_and_the_network_says_what_it_said() -> None:
             torch.testing.assert_close(network(IMAGES / 255), before(IMAGES / 255), rtol=1e-4, atol=1e-5)
     _, again = _step(model)  # once is enough
     assert again == logged
+
+
+def test_at_the_end_of_an_epoch_they_have_it_again() -> None:
+    model = _model()
+    _step(model)
+    scale_layers(model.encoder, {"blocks.1": 3.0})  # as if SPD had done it
+    model.sums.zero_()
+    _step(model)
+    model.on_train_epoch_end()
+    assert not model.sums.any()
+    _, logged = _step(model)
+    assert logged["energy_blocks.1"] == pytest.approx(logged["energy_blocks.2"], rel=1e-4)
+    # the same energy as before, not another one for both
+    assert logged["energy_blocks.1"] / model.energies[0].item() == pytest.approx(3.0, rel=0.3)
 
 
 def test_without_it_the_layers_are_as_they_come() -> None:
