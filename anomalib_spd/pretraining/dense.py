@@ -149,7 +149,7 @@ class DenseSPD(SPDPretraining):
 
     def features(self, network: Any, images: Tensor) -> list[Tensor]:
         """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""
-        inputs = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        inputs = self.normalize(images).to(self.dtype, memory_format=torch.channels_last)
         maps: list[Tensor] = network.forward_intermediates(
             inputs, indices=self._indices, stop_early=True, intermediates_only=True
         )

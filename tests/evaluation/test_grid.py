@@ -55,7 +55,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
                 "center_crop_size": [224, 224],
             }
     assert sizes == {
-        **{"quick": [2, 2, 2, 2], "dev": [3, 3, 3, 3], "dense": [4, 2, 3, 3]},
+        **{"quick": [2, 2, 2, 2], "dev": [3, 3, 3, 3], "dense": [4, 1, 3, 3]},
         **{"visa_1cls": [3, 3, 12, 3], "mvtec": [3, 3, 15, 3]},
         **{"dev_2cls_highshot": [3, 3, 2, 3], "dev_2cls_fewshot": [3, 2, 4, 5]},
         **{"visa_2cls_highshot": [3, 2, 12, 3], "visa_2cls_fewshot": [3, 2, 24, 5]},
