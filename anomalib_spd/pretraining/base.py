@@ -130,14 +130,14 @@ class SPDPretraining(LightningModule):
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn.
-
-        Also logs the learning rate, of the first group of parameters.
-        """
+        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
         del batch
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         place = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
         torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) >> 1)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of the first group of parameters (a Lightning hook)."""
+        self.log("learning_rate", optimizer.param_groups[0]["lr"])
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Scale images to ``[0, 1]`` on the device: they travel as bytes."""

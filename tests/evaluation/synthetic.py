@@ -160,7 +160,8 @@ def _failure(grid: dict[str, Any], cell: Cell) -> dict[str, Any]:
 
 
 def _origin(grid: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    name = grid["backbones"][cell.backbone]
+    names = grid["backbones"][cell.backbone]
+    name = names if isinstance(names, str) else names[grid["seeds"].index(cell.seed)]
     return {
         "backbone": {
             "name": name,
