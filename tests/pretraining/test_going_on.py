@@ -62,9 +62,12 @@ def test_the_weights_are_those_of_an_undisturbed_run(
         assert torch.equal(tensor, parts[name]), name
 
 
-def test_also_when_it_was_stopped_at_the_end_of_every_epoch(labelled_images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [("--trainer.max_epochs", "3"), ("--trainer.max_steps", "9")])
+def test_also_when_it_was_stopped_at_the_end_of_every_epoch(
+    labelled_images: Path, tmp_path: Path, length: tuple[str, ...]
+) -> None:
     """A checkpoint of an epoch's last step is one of its end: Lightning would pass an epoch twice."""
-    at_ends = ("--checkpoint.every_n_train_steps", "3")
+    at_ends = ("--checkpoint.every_n_train_steps", "3", "--trainer.max_epochs", "-1", *length)
     assert main([*arguments(labelled_images, tmp_path / "whole", "supervised", 0), *at_ends]) == 0
     for step in (4, 7):
         with pytest.raises(RuntimeError, match="power cut"):
@@ -72,6 +75,8 @@ def test_also_when_it_was_stopped_at_the_end_of_every_epoch(labelled_images: Pat
     assert main([*arguments(labelled_images, tmp_path / "parts", "supervised", 0), *at_ends]) == 0
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    loop = torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+    assert loop["epoch_progress"]["current"] == {"ready": 3, "started": 3, "processed": 3, "completed": 3}
 
 
 @pytest.mark.slow
