@@ -13,6 +13,7 @@ usage: anomalib-spd COMMAND ...
 
 commands of this package:
   pretrain    train a backbone to see small local differences
+  finetune    adapt a backbone to normal images, of which patches are moved (CutSwap, CutPaste)
   twoclass    train and test a classifier or a segmenter on normal and defective images
   backbones   list, show, add, remove or export the backbones on the shelf
   benchmark   measure a grid of backbones, detectors, categories and seeds
@@ -40,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     own: dict[str, Callable[[list[str]], int]] = {
         "pretrain": pretrain,
+        "finetune": finetune,
         "twoclass": twoclass,
         "backbones": backbones,
         "benchmark": benchmark,
@@ -66,6 +68,13 @@ def pretrain(args: list[str]) -> int:
 
     TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
     return 0
+
+
+def finetune(args: list[str]) -> int:
+    """Adapt a backbone to normal images: ``anomalib-spd finetune --config FILE --data DATA --name NAME``."""
+    from .finetuning.command import run
+
+    return run(args)
 
 
 def twoclass(args: list[str]) -> int:

@@ -80,6 +80,14 @@ class TrainingCLI(LightningCLI):
         # one checkpoint a run, in a place that the next start of the same command finds
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.filename": "last", "checkpoint.enable_version_counter": False})
+        self.link_folder(parser)
+
+    def link_folder(self, parser: LightningArgumentParser) -> None:
+        """Put checkpoints into the run's folder.
+
+        Args:
+            parser: of the command line.
+        """
         parser.link_arguments(
             "trainer.default_root_dir",
             "checkpoint.dirpath",

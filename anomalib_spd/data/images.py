@@ -26,12 +26,13 @@ FAULTY_SHARE = 0.01
 _NAMED = 20
 
 
-def decode(file: Path | BinaryIO, side: int) -> Tensor:
+def decode(file: Path | BinaryIO, side: int, stretch: bool = False) -> Tensor:
     """Read an image: the short side resized, the middle cut out.
 
     Args:
         file: path or open file.
         side: of what is returned, pixels.
+        stretch: resize both sides instead, as detectors do.
 
     Returns:
         uint8 ``(3, side, side)`` in ``[0, 255]``.
@@ -41,8 +42,9 @@ def decode(file: Path | BinaryIO, side: int) -> Tensor:
     """
     with Image.open(file) as image:
         pixels = v2.functional.pil_to_tensor(image.convert("RGB"))
-    resized: Tensor = v2.functional.center_crop(v2.functional.resize(pixels, [side], antialias=True), [side, side])
-    return resized
+    resized: Tensor = v2.functional.resize(pixels, [side, side] if stretch else [side], antialias=True)
+    cut: Tensor = v2.functional.center_crop(resized, [side, side])
+    return cut
 
 
 def stopped(count: int, share_of: str, names: Sequence[str]) -> OSError:
@@ -73,6 +75,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         side: images are returned as ``side x side``: the short side resized, the middle cut out, pixels.
         relative_to: folder to which a text file's paths are relative; by default its own.
         cache: folder of cached lists; by default the package's own.
+        stretch: resize both sides instead, as detectors do.
 
     Attributes:
         files: paths, in alphabetical order or the text file's.
@@ -88,11 +91,13 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         side: int = 256,
         relative_to: Path | str | None = None,
         cache: Path | str | None = None,
+        stretch: bool = False,
     ) -> None:
         if side < 1:
             raise ValueError(f"side must be at least 1 pixel, got {side}")
         self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root, relative_to, cache)
         self.side = side
+        self.stretch = stretch
         # a byte for each file, in memory that worker processes share however they are started
         self._is_faulty = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()
 
@@ -124,7 +129,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         others = random.Random(index)  # of the index alone, so that runs can be repeated
         while True:
             try:
-                return decode(self.files[index], self.side), int(self.files.labels[index])
+                return decode(self.files[index], self.side, self.stretch), int(self.files.labels[index])
             except Exception as error:  # Pillow raises nearly anything for damaged files
                 self._note(index, error)
             index = others.randrange(len(self))
@@ -149,6 +154,7 @@ class ImageBatches(LightningDataModule):
         side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
             larger than they are.
         num_workers: processes that decode.
+        stretch: resize both sides, as detectors do, instead of the short one, of which the middle is cut out.
 
     Attributes:
         images: known when ``setup`` has returned.
@@ -157,7 +163,7 @@ class ImageBatches(LightningDataModule):
         ValueError: for a value out of range.
     """
 
-    def __init__(self, batch_size: int, side: int, num_workers: int) -> None:
+    def __init__(self, batch_size: int, side: int, num_workers: int, stretch: bool = False) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("side", side, 1), ("num_workers", num_workers, 0)):
             if value < least:
@@ -165,6 +171,7 @@ class ImageBatches(LightningDataModule):
         self.batch_size = batch_size
         self.side = side
         self.num_workers = num_workers
+        self.stretch = stretch
         self.images: LabelledImages | None = None
         self._progress = {"seen": 0, "batches": 1}
 
@@ -176,11 +183,24 @@ class ImageBatches(LightningDataModule):
         """List the images.
 
         Raises:
-            ValueError: where there are fewer than two images, or fewer than a batch on each device.
+            ValueError: where there are too few images.
             FileNotFoundError: where there is none.
         """
         index, name = self.list_images()
-        processes = self.trainer.world_size if self.trainer else 1
+        self.check_number(index, name, self.trainer.world_size if self.trainer else 1)
+        self.images = LabelledImages(index, self.side, stretch=self.stretch)
+
+    def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
+        """Refuse too few images.
+
+        Args:
+            index: the images.
+            name: of them, in messages.
+            processes: that share them.
+
+        Raises:
+            ValueError: where there are fewer than two images, or fewer than a batch on each device.
+        """
         if len(index) < 2:
             raise ValueError(f"{name} holds 1 image, but the methods compare images with others: give two or more.")
         if len(index) < self.batch_size * processes:
@@ -189,7 +209,6 @@ class ImageBatches(LightningDataModule):
                 f"{name} holds {len(index)} images, fewer than a batch of {self.batch_size}{where}. "
                 "Give a smaller --data.batch_size."
             )
-        self.images = LabelledImages(index, self.side)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far a checkpoint's run has come: batches seen, and batches an epoch."""

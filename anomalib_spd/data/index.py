@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
-from anomalib_spd.backbones.shelf import HOME_VARIABLE
+from anomalib_spd.cache_folders import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class ImageIndex:
         Args:
             root: the folder or the text file.
             relative_to: folder to which a text file's paths are relative; by default its own.
-            cache: folder of the cache; by default :func:`cache_folder`.
+            cache: folder of the cache; by default that of :func:`anomalib_spd.cache_folders.cache_folder`.
 
         Raises:
             FileNotFoundError: where ``root`` does not exist or holds no image, or a text file's first image does not
@@ -123,7 +122,7 @@ class ImageIndex:
             raise ValueError(f"relative_to is for the paths of a text file, but {root} is a folder; leave it out")
         base = root if root.is_dir() else Path(relative_to or root.parent)
         key = f"{_FORMAT}\0{root.resolve()}\0{base.resolve()}"
-        file = Path(cache or cache_folder()) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
+        file = Path(cache or cache_folder("index")) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
         arrays = _cached(file, root)
         if arrays is None:
             listing = _Listing()
@@ -164,13 +163,6 @@ class ImageIndex:
 
     def __iter__(self) -> Iterator[Path]:
         return (self[index] for index in range(len(self)))
-
-
-def cache_folder() -> Path:
-    """Return the folder of cached lists: ``.index`` in ``$ANOMALIB_SPD_HOME``, or the platform's folder for caches."""
-    home = os.environ.get(HOME_VARIABLE)
-    # with a dot, since the shelf lies there too, and takes other folders for backbones
-    return Path(home).expanduser() / ".index" if home else platformdirs.user_cache_path("anomalib_spd", False) / "index"
 
 
 _ANOTHER = "Give another with --data.root."

@@ -1,6 +1,7 @@
 """Pre-training on the normal training images of any anomalib data module, and on no test image."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule, AnomalibDataset
@@ -14,7 +15,7 @@ from .index import ImageIndex
 
 
 class NormalImages(ImageBatches):
-    """Batches of an anomalib data module's normal training images, as bytes, all of class 0.
+    """Batches of the normal training images of anomalib data modules, as bytes, all of class 0.
 
     Test images never take part: where an image of the wrapped module's test or validation set is among them, under this
     or another name, setup fails. So it does where that set is drawn from the training images at random without the
@@ -24,35 +25,47 @@ class NormalImages(ImageBatches):
     here. Anomalous training images, where it has some, are left out.
 
     Args:
-        datamodule: the wrapped module, of images.
+        datamodule: the wrapped module, of images; or several.
         batch_size: images per step and device.
         side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
             larger than they are.
         num_workers: processes that decode.
+        stretch: resize both sides, as detectors do, instead of the short one, of which the middle is cut out.
 
     Raises:
-        ValueError: where a value is out of range, or ``datamodule`` is one of videos.
+        ValueError: where a value is out of range, or a data module is one of videos.
     """
 
     def __init__(
-        self, datamodule: AnomalibDataModule, batch_size: int = 32, side: int = 256, num_workers: int = 2
+        self,
+        datamodule: AnomalibDataModule | Sequence[AnomalibDataModule],
+        batch_size: int = 32,
+        side: int = 256,
+        num_workers: int = 2,
+        stretch: bool = False,
     ) -> None:
-        super().__init__(batch_size, side, num_workers)
-        if isinstance(datamodule, AnomalibVideoDataModule):
-            raise ValueError(f"{datamodule.name} reads videos, not images; extract frames, and give their folder")
-        self.datamodule = datamodule
+        super().__init__(batch_size, side, num_workers, stretch)
+        self.datamodules = [datamodule] if isinstance(datamodule, AnomalibDataModule) else list(datamodule)
+        for wrapped in self.datamodules:
+            if isinstance(wrapped, AnomalibVideoDataModule):
+                raise ValueError(f"{wrapped.name} reads videos, not images; extract frames, and give their folder")
 
     def prepare_data(self) -> None:
-        """Prepare the wrapped module's data."""
-        self.datamodule.prepare_data()
+        """Prepare the data of the wrapped modules."""
+        for wrapped in self.datamodules:
+            wrapped.prepare_data()
 
     def list_images(self) -> tuple[ImageIndex, str]:
-        """Take the wrapped module's normal training images.
+        """Take the normal training images of the wrapped modules.
 
         Raises:
-            ValueError: where there is none, or an image is one of the test or validation set, or may become one.
+            ValueError: where one has none, or an image is one of its test or validation set, or may become one.
         """
-        wrapped = self.datamodule
+        images = [path for wrapped in self.datamodules for path in self._of(wrapped)]
+        names = ", ".join(dict.fromkeys(str(wrapped.name) for wrapped in self.datamodules))
+        return ImageIndex.of_files(images), f"The normal training set of {names}"
+
+    def _of(self, wrapped: AnomalibDataModule) -> list[str]:
         # before anomalib splits: it drops normal test images where `test_split_mode` is none, but test images they are
         before = copy.copy(wrapped)
         before._setup()
@@ -78,7 +91,7 @@ class NormalImages(ImageBatches):
             )
         if not normal:
             raise ValueError(f"{wrapped.name} has no normal training image; choose another category or split")
-        return ImageIndex.of_files(normal), f"The normal training set of {wrapped.name}"
+        return [str(path) for path in normal]
 
 
 def _files(part: AnomalibDataset) -> set[str]:

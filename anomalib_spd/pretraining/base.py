@@ -1,8 +1,5 @@
-"""What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass, the schedule."""
+"""What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass."""
 
-import hashlib
-import inspect
-import math
 from abc import abstractmethod
 from typing import Any
 
@@ -10,7 +7,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import Normalize
-from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,14 +14,13 @@ from torch import Tensor, nn
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.losses import spd_loss
-
-from .views_picture import ViewsPicture
+from anomalib_spd.training_module import TrainingModule
 
 #: share of the healthy spread of projections
 COLLAPSED = 0.05
 
 
-class SPDPretraining(LightningModule):
+class SPDPretraining(TrainingModule):
     """Train an encoder by a method of its own plus ``eta`` times SPot-the-Difference.
 
     Every batch gives the method's views, an anchor, a positive and a negative. All go through the encoder in one pass,
@@ -79,9 +74,8 @@ class SPDPretraining(LightningModule):
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)
         self.smooth_blend = RandomSmoothBlend()
-        # normalisation is the augmentations' last step: it is Kornia's too, and on the device
         self._warned = False
-        self._seed = 0
+        # normalisation is the augmentations' last step: it is Kornia's too, and on the device
         self.normalize = Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
 
     @abstractmethod
@@ -121,29 +115,6 @@ class SPDPretraining(LightningModule):
         features: Tensor = encoder(inputs)
         return features
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what writes a picture of the views."""
-        return [ViewsPicture()]
-
-    def on_fit_start(self) -> None:
-        """Note the run's seed (a Lightning hook)."""
-        self._seed = torch.initial_seed()
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
-        del batch
-        place = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) >> 1)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the learning rate of the first group of parameters (a Lightning hook)."""
-        self.log("learning_rate", optimizer.param_groups[0]["lr"])
-
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Scale images to ``[0, 1]`` on the device: they travel as bytes."""
-        images, labels = batch
-        return images.float() / 255, labels
-
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the method's loss, the SPD term, both scalars, and what else is logged.
 
@@ -167,13 +138,7 @@ class SPDPretraining(LightningModule):
         images, labels = batch
         method_loss, difference_loss, logged = self.losses(images, labels)
         loss = method_loss + self.eta * difference_loss
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"The loss is {loss.item()} ({self.method}: {method_loss.item():.3g}, SPD: {difference_loss.item():.3g}). The "
-                "last checkpoint is of before: go on from it with a smaller learning rate, in a folder of its own, or with "
-                "--trainer.precision 32-true."
-            )
-
+        self.check_finite(loss, {self.method: method_loss, "SPD": difference_loss})
         self.log("loss", loss, prog_bar=True)
         self.log(f"loss_{self.method}", method_loss)
         self.log("loss_spd", difference_loss, prog_bar=True)
@@ -212,49 +177,3 @@ class SPDPretraining(LightningModule):
                 self.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
             )
         )
-
-    def scheduled(self, optimizer: torch.optim.Optimizer, warmup_epochs: int = 0) -> OptimizerLRScheduler:
-        """Return an optimiser with a cosine to 0 over all steps of the run.
-
-        Args:
-            optimizer: groups of its parameters with ``constant`` keep their learning rate.
-            warmup_epochs: before the cosine, in which the rate rises from 0 in equal steps.
-        """
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        warmup = min(steps - 1, steps * warmup_epochs // epochs) if epochs > 0 else 0
-
-        def cosine(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
-
-        factors = [(lambda step: 1.0) if group.get("constant") else cosine for group in optimizer.param_groups]
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a run with other settings.
-
-        Raises:
-            ValueError: where the checkpoint's settings are not those of this run.
-        """
-        try:
-            folder = self.trainer.default_root_dir
-        except RuntimeError:  # `load_from_checkpoint`, outside a run: settings are the caller's to change
-            return
-        # a run from before a setting was there had its default
-        defaults = {name: each.default for name, each in inspect.signature(type(self)).parameters.items()}
-        before, now = {**defaults, **checkpoint.get("hyper_parameters", {})}, dict(self.hparams)
-        changed = {
-            key: (before.get(key), value)
-            for key, value in now.items()
-            if not key.startswith("_") and before.get(key) != value
-        }
-        if changed:
-            settings = ", ".join(f"{key}: {was!r} then, {value!r} now" for key, (was, value) in changed.items())
-            msg = (
-                f"The checkpoint in {folder} belongs to a run with other settings ({settings}). "
-                "Give this run its own folder with --trainer.default_root_dir."
-            )
-            raise ValueError(msg)

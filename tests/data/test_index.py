@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from anomalib_spd.data import ImageIndex, index
-from anomalib_spd.data.index import Names, cache_folder
+from anomalib_spd.cache_folders import cache_folder
+from anomalib_spd.data.index import Names
 
 IMAGENET = 1_281_167
 
@@ -210,9 +211,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 def test_the_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALIB_SPD_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".index"
+    assert cache_folder("index") == tmp_path / ".index"
     monkeypatch.delenv("ANOMALIB_SPD_HOME")
-    assert cache_folder().parts[-2:] == ("anomalib_spd", "index")
+    assert cache_folder("index").parts[-2:] == ("anomalib_spd", "index")
 
 
 def test_thousands_of_files(tmp_path: Path, listed: list[str]) -> None:

@@ -13,7 +13,7 @@ COUNT = 8
 class ViewsPicture(Callback):
     """Writes ``views.png`` in the run's folder before its first step.
 
-    A column is an image, a row a view: the method's own, then SPD's anchor, positive and negative. The run's random draws
+    A column is an image, a row a view: in pre-training the method's own, then SPD's anchor, positive and negative. The run's random draws
     are left as they were.
     """
 
@@ -25,7 +25,7 @@ class ViewsPicture(Callback):
             return
         images = batch[0][:COUNT]
         with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            views = torch.cat(pl_module.views(images))  # type: ignore[operator] # of SPDPretraining, whose callback this is
+            views = torch.cat(pl_module.views(images))  # type: ignore[operator] # of TrainingModule, whose callback this is
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_image(views.float().cpu(), folder / "views.png", nrow=len(images))

@@ -1,0 +1,59 @@
+"""Batches of a category's normal images, however few."""
+
+import hashlib
+import logging
+from typing import Any
+
+from anomalib_spd.data import NormalImages
+from anomalib_spd.data.index import ImageIndex
+
+logger = logging.getLogger(__name__)
+
+
+class NormalBatches(NormalImages):
+    """Batches of the normal training images of anomalib data modules, stretched as detectors see them.
+
+    Where there are fewer images than a batch takes, batches are smaller: also few images have many patches. Else as
+    :class:`~anomalib_spd.data.NormalImages`, whose guard of test images holds here too.
+    """
+
+    def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
+        """Make batches smaller where there are fewer images.
+
+        Raises:
+            ValueError: where there are fewer images than processes.
+        """
+        if len(index) < processes:
+            raise ValueError(f"{name} holds {len(index)} images, fewer than {processes} devices. Give fewer devices.")
+        if len(index) < self.batch_size * processes:
+            self.batch_size = len(index) // processes
+            logger.warning("%s holds %d images: batches are of %d", name, len(index), self.batch_size)
+
+    @property
+    def title(self) -> str:
+        """Of the data modules, with their categories, in messages."""
+        names = (" ".join(filter(None, (each.name, getattr(each, "category", "")))) for each in self.datamodules)
+        return ", ".join(names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: how far the run has come, and on which images."""
+        return {**super().state_dict(), "images": self._digest()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Note how far the run had come that is gone on with.
+
+        Raises:
+            ValueError: where it was on other images.
+        """
+        if state_dict.get("images") != self._digest():
+            raise ValueError(
+                f"The checkpoint belongs to a run on other images than those of {self.title}: give another --name"
+            )
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "images"})
+
+    def _digest(self) -> str:
+        """Return the sha256 of which images there are: names and sizes, wherever their folder stands."""
+        assert self.images is not None, "Lightning calls setup first"
+        names = self.images.files.names
+        files = sorted(f"{path.stat().st_size} {name}" for path, name in zip(self.images.files, names, strict=True))
+        return hashlib.sha256("\n".join(files).encode()).hexdigest()

@@ -1,0 +1,187 @@
+"""Fine-tuning by telling images whose patches were moved from images as they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import timm
+import torch
+import torch.nn.functional as F
+from kornia.augmentation import Normalize
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from anomalib_spd.augmentation import (
+    RandomColorJitter,
+    RandomCutPaste,
+    RandomCutPasteScar,
+    RandomCutSwap,
+    RandomCutSwapScar,
+)
+from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.heads import mlp
+from anomalib_spd.saliency import SaliencyCache
+from anomalib_spd.saliency.anchors import Choice
+from anomalib_spd.training_module import TrainingModule
+
+from .classifiers import saliency_cache as cache_of
+
+Operation = Literal["swap", "paste"]
+BatchNorm = Literal["train", "eval"]
+
+
+class PatchClassification(TrainingModule):
+    r"""Fine-tune an encoder to tell normal images from those with two patches swapped, or one pasted, and from scars.
+
+    Every image gives a positive, :math:`x^+`, in slightly other colours, and of it a negative :math:`x^-`: CutSwap or
+    CutPaste, and with three classes a scar too. All go through encoder and head in one pass, and the loss is the cross-entropy
+    of their class. CutSwap's patches lie where a classifier looks: its LayerCAM maps of several layers are computed once an
+    image, of the image before its change of colours, and kept on disk; a step draws one of them for each image.
+
+    In the first ``frozen_steps`` the head alone is trained; the encoder is in eval mode, batch norm too.
+
+    Source: CutSwap (multilevel saliency-guided fine-tuning), equations 1 to 5, and Li et al., CutPaste (CVPR 2021); what
+    they leave open is that of CutPaste's public re-implementations: optimiser, head, colours, warm-up. Departures: the loss is
+    the mean over all inputs, as there, where equation 5 adds the terms of a pair; one map is drawn a step where the paper makes
+    a pair of each (``all_levels`` is the paper's form, equal in expectation).
+
+    Args:
+        backbone: name on the shelf or in timm, a CNN.
+        pretrained: start from the backbone's weights.
+        operation: ``swap`` is CutSwap, ``paste`` CutPaste, which needs no maps.
+        ways: classes; 3 tells scars from patches, 2 has no scars.
+        classifier: name on the shelf or in timm of the network whose maps guide the swaps; the paper's is ``vgg16.tv_in1k``.
+        layers: of the classifier, one map each; by default the last of each stride, as the paper's five.
+        clusters: of a map's values, the paper's k; with 1, patches are swapped anywhere, and no map is computed.
+        cluster: that patches are taken from, by its center; ``min`` and ``random`` are ablations.
+        top: take patches from so many most salient pixels instead, the ablation "saliency sorting" (300).
+        all_levels: every step makes a negative of each map, not of one that is drawn.
+        scale: range of the patches' area as a share of the image's.
+        frozen_steps: in which the encoder is not trained.
+        batch_norm: ``train``, or ``eval`` to keep the encoder's statistics as they are (ours).
+        learning_rate: at the start of the cosine.
+        momentum: of SGD.
+        weight_decay: on all weights.
+        saliency_cache: folder of maps; by default ``.saliency`` in ``$ANOMALIB_SPD_HOME``, or the platform's for caches.
+
+    Batch:
+        ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, as large as detectors will see them; labels are not used.
+
+    Checkpoint:
+        the encoder's tensors are named ``encoder.*``; ``anomalib-spd backbones add`` reads them.
+
+    Raises:
+        ValueError: for arguments out of bounds, or a classifier that is none or has no such layer.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0_in1k",
+        pretrained: bool = True,
+        operation: Operation = "swap",
+        ways: Literal[2, 3] = 3,
+        classifier: str = "efficientnet_lite0_in1k",
+        layers: Sequence[str] | None = None,
+        clusters: int = 4,
+        cluster: Choice = "max",
+        top: int | None = None,
+        all_levels: bool = False,
+        scale: tuple[float, float] = (0.02, 0.15),
+        frozen_steps: int = 20,
+        batch_norm: BatchNorm = "train",
+        learning_rate: float = 0.03,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-5,
+        saliency_cache: Path | str | None = None,
+    ) -> None:
+        super().__init__()
+        if operation not in get_args(Operation) or batch_norm not in get_args(BatchNorm) or ways not in (2, 3):
+            msg = (
+                f"`operation` is one of {get_args(Operation)}, `batch_norm` one of {get_args(BatchNorm)}, `ways` 2 or 3. "
+                f"Got {operation!r}, {batch_norm!r} and {ways!r}."
+            )
+            raise ValueError(msg)
+        if frozen_steps < 0:
+            msg = f"`frozen_steps` is a number of steps, 0 or more. Got {frozen_steps}."
+            raise ValueError(msg)
+        self.save_hyperparameters(ignore=["saliency_cache"])
+        self.encoder: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=0)
+        self.encoder = self.encoder.to(memory_format=torch.channels_last)
+        # two hidden layers behind the pooled features (ours: neither paper says how many)
+        self.head = mlp([self.encoder.num_features, 512, 128, ways])
+        self.ways, self.all_levels = ways, all_levels
+        self.frozen_steps, self.batch_norm = frozen_steps, batch_norm
+        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        self.color_jitter = RandomColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0)
+        self.normalize = Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
+        guide: Any = {"clusters": clusters, "cluster": cluster, "top": top}
+        swaps = operation == "swap"
+        self.patch = RandomCutSwap(scale, **guide) if swaps else RandomCutPaste(scale)
+        self.scar = RandomCutSwapScar(**guide) if swaps else RandomCutPasteScar()
+        # with one cluster all pixels are salient
+        is_guided = swaps and (clusters > 1 or top is not None)
+        self.saliency: SaliencyCache | None = cache_of(classifier, layers, saliency_cache) if is_guided else None
+
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Return positives, patches and scars of images ``(B, 3, H, W)``, as many times ``(B, 3, H, W)``, in ``[0, 1]``."""
+        with torch.no_grad():
+            levels = self._levels(images)
+            positive = self.color_jitter(images)
+            changes = [self.patch, self.scar][: self.ways - 1]
+            return [positive, *(change(positive, **level) for change in changes for level in levels)]
+
+    def _levels(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Return what guides each negative: nothing, each image's map of a level that is drawn, or those of every level."""
+        if self.saliency is None:
+            return [{}]
+        maps = self.saliency(self.normalize(images))
+        if self.all_levels:
+            return [{"saliency": each} for each in maps.unbind(1)]
+        drawn = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
+        return [{"saliency": maps[torch.arange(len(maps), device=maps.device), drawn]}]
+
+    def on_fit_start(self) -> None:
+        """Take the classifier to where the images will be (a Lightning hook)."""
+        super().on_fit_start()
+        if self.saliency is not None:
+            self.saliency.cam.model.to(self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step, and free the encoder when its time has come (a Lightning hook)."""
+        super().on_train_batch_start(batch, batch_idx)
+        self.encoder.train(not self.is_frozen and self.batch_norm == "train")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoder is not trained yet."""
+        return self.global_step < self.frozen_steps
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss, a scalar, and log it with the share of inputs whose class is told.
+
+        Raises:
+            FloatingPointError: where the loss is not finite; nothing is learnt from that step.
+        """
+        images, _ = batch
+        views = self.views(images)
+        inputs = self.normalize(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(not self.is_frozen):
+            features = self.encoder(inputs)
+        logits = self.head(features)
+        kinds = len(views) // (self.ways - 1)  # 1 of each class, or a negative of each level
+        labels = torch.tensor([0] + [way for way in range(1, self.ways) for _ in range(kinds)], device=self.device)
+        labels = labels.repeat_interleave(len(images))
+        losses = F.cross_entropy(logits, labels, reduction="none").view(len(views), -1).mean(1)
+        loss = torch.stack([losses[0], *(each.mean() for each in losses[1:].view(self.ways - 1, -1))]).mean()
+        self.check_finite(loss, {"normal": losses[0], "negative": losses[1:].mean()})
+        self.log("loss", loss, prog_bar=True)
+        for way, name in enumerate(("normal", "patch", "scar")[: self.ways]):
+            told = logits[labels == way].argmax(1) == way
+            self.log(f"accuracy_{name}", told.float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return SGD with a cosine to 0 over all steps of the run."""
+        return self.scheduled(
+            torch.optim.SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+        )
