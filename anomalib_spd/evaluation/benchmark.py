@@ -1,8 +1,6 @@
 """Runs a grid: what is on record is kept, what fails is put on record, the rest goes on."""
 
 import json
-import os
-import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,8 +18,10 @@ from filelock import FileLock, Timeout
 from . import cell as one_cell
 from .features import SharedFeatures
 from .grid import Config, Grid, build_data, build_model
+from .output import output_to
 from .results import RECORD, Cell, Result, read_record, write
 from .runners import Runner
+from .trainings import train
 
 GRID = "grid.yaml"
 LOG = "log.txt"
@@ -50,8 +50,9 @@ def run(
     accelerator: str = "auto",
     threads: int = 1,
     report: Callable[["Progress"], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Measure every cell of a grid that is not on record.
+    """Make the backbones that a grid says how to make, and measure every cell that is not on record.
 
     Args:
         grid: what is measured.
@@ -60,6 +61,7 @@ def run(
         accelerator: as Lightning names it.
         threads: of torch on the CPU, for each worker.
         report: called whenever something may have changed, at least once a second.
+        tell: takes a line whenever a training has ended.
 
     Returns:
         How it ended.
@@ -72,6 +74,7 @@ def run(
     results.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(results / ".lock", timeout=0):
+            train(grid, results, runner, accelerator=accelerator, threads=threads, tell=tell)
             return _run(grid, results, runner, accelerator, threads, report)
     except Timeout:
         raise ValueError(f"Another process runs a grid in {results}: wait for it, or give another folder") from None
@@ -85,7 +88,7 @@ def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
     """
-    names = {grid.backbone(label, seed) for label in grid.backbones for seed in grid.seeds}
+    names = {grid.backbone(cell.backbone, cell.category, cell.seed) for cell in grid.cells()}
     weights = {name: one_cell.weights(name) for name in sorted(names)}
     files: dict[str, str | None] = {}
 
@@ -93,7 +96,7 @@ def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[
         data = grid.data_config(cell)
         if (key := json.dumps(data, sort_keys=True)) not in files:
             files[key] = _files(data)
-        sha256, architecture = weights[grid.backbone(cell.backbone, cell.seed)]
+        sha256, architecture = weights[grid.backbone(cell.backbone, cell.category, cell.seed)]
         return one_cell.Plan(
             cell,
             grid.model_config(cell),
@@ -162,7 +165,7 @@ def measure(results: Path, group: Sequence[one_cell.Plan]) -> None:
     for place, plan in enumerate(group):
         folder = plan.cell.folder(results)
         folder.mkdir(parents=True, exist_ok=True)
-        with _output_to(folder / LOG):
+        with output_to(folder / LOG):
             if place == 0:
                 shared = _shared(group)
             try:
@@ -253,24 +256,6 @@ def _take(results: Path, group: Sequence[one_cell.Plan], progress: Progress) -> 
 
 def _loss(future: "Future[None]") -> BaseException:
     return future.exception() or RuntimeError("The process ended without putting the cell on record")
-
-
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Send all that this process prints to a file: Lightning's logger holds on to the stream that it started with."""
-    streams = (sys.stdout, sys.stderr)
-    before = [(number, os.dup(number)) for number in (1, 2)]
-    with path.open("w") as log:
-        for stream, (number, _) in zip(streams, before, strict=True):
-            stream.flush()
-            os.dup2(log.fileno(), number)
-        try:
-            yield
-        finally:
-            for stream, (number, copy) in zip(streams, before, strict=True):
-                stream.flush()
-                os.dup2(copy, number)
-                os.close(copy)
 
 
 def _shared(group: Sequence[one_cell.Plan]) -> SharedFeatures | None:

@@ -24,6 +24,7 @@ PROGRAM = "anomalib-spd benchmark"
 DESCRIPTION = """\
 Measure a grid: backbones x detectors x categories x seeds, each cell a stock anomalib run.
 
+Backbones that the grid says how to make, and that are not on the shelf, are fine-tuned first.
 A cell is on record as soon as it ends. Started again, the same command goes on where it stopped. A cell that fails is on
 record with its error, and the rest goes on; the exit status is then 1.
 
@@ -42,7 +43,13 @@ def run(args: list[str]) -> int:
         grid = Grid(**{field.name: options[field.name] for field in fields(Grid)})
         with closing(_runner(options, threads)) as runner, _Display() as display:
             outcome = benchmark.run(
-                grid, results, runner, accelerator=options.accelerator, threads=threads, report=display.show
+                grid,
+                results,
+                runner,
+                accelerator=options.accelerator,
+                threads=threads,
+                report=display.show,
+                tell=display.tell,
             )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -101,6 +108,10 @@ class _Display:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def tell(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line)
 
     def show(self, progress: Progress) -> None:
         """Show how far the grid has come."""

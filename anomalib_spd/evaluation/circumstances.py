@@ -64,7 +64,7 @@ def weights_table(findings: Findings) -> Table:
     for label in findings.grid.backbones:
         records = [r.record["backbone"] for r in findings.results.values() if r.cell.backbone == label]
         known = dict.fromkeys((r["name"], r["architecture"], r["weights_sha256"]) for r in records)
-        for place, facts in enumerate(known or [(findings.grid.backbone(label, findings.grid.seeds[0]), None, None)]):
+        for place, facts in enumerate(known or [(findings.grid.name(label), None, None)]):
             rows.append(Row(words(label, *(fact or NOTHING for fact in facts)), "" if place else "first"))
     return Table(["backbone", "name", "architecture", "sha256 of the weights"], rows, 4)
 

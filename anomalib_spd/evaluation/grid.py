@@ -27,9 +27,11 @@ class Grid:
     """What is measured. The attributes are the keys of a file in ``configs/benchmark``.
 
     Attributes:
-        backbones: label -> name on the shelf or in timm; or as many names as there are seeds, one for each, of trainings
-            that differ in nothing but their seed; or a mapping with name or names as ``backbone`` and, as ``init_args``,
-            arguments for some detectors, by their label (``{padim: {n_features: 550}}``).
+        backbones: label -> name on the shelf or in timm, in which ``{category}`` and ``{seed}`` stand for those of a cell:
+            one backbone a category, or trainings that differ in nothing but their seed. Or a mapping with the name as
+            ``backbone`` and, as ``init_args``, arguments for some detectors, by their label
+            (``{padim: {n_features: 550}}``); and as ``finetune`` the options of ``anomalib-spd finetune`` that makes it,
+            ``config`` among them, to be run before the cells where the shelf does not have it.
         detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone; as ``data``,
             arguments of the data module that this detector needs (``{normal_only: true}``).
         categories: label -> what differs from ``data``: ``init_args`` (``category`` is the label, where nothing is said),
@@ -62,12 +64,13 @@ class Grid:
                     f"{axis}: {wrong} cannot be the name of a folder; use letters, digits, single spaces and . _ + -"
                 )
         for name, backbone in self.backbones.items():
-            names = backbone.get("backbone") if isinstance(backbone, Mapping) else backbone
-            if not isinstance(names, str) and not (isinstance(names, Sequence) and len(names) == len(self.seeds)):
+            pattern = backbone.get("backbone") if isinstance(backbone, Mapping) else backbone
+            if not isinstance(pattern, str):
                 raise ValueError(
-                    f"backbones: {name}: expected a name, one name for each of the {len(self.seeds)} seeds, or a mapping "
-                    f"with either as 'backbone', got {backbone!r}"
+                    f"backbones: {name}: expected a name, or a mapping with one as 'backbone', got {backbone!r}"
                 )
+            if unknown := set(re.findall("{.*?}", pattern)) - {"{category}", "{seed}"}:
+                raise ValueError(f"backbones: {name}: a name may have {{category}} and {{seed}}, got {sorted(unknown)}")
             self._only("detectors", backbone.get("init_args", {}) if isinstance(backbone, Mapping) else [], name)
         for category, entry in self.categories.items():
             path = (entry or {}).get("class_path", self.data.get("class_path"))
@@ -93,24 +96,46 @@ class Grid:
             [Cell(label, detector, category, seed) for detector in self.detectors for seed in seeds]
             for category in self.categories
             for label in self.backbones
-            for seeds in self._seeds_by_name(label).values()
+            for seeds in ([[seed] for seed in self.seeds] if self.trained_anew(label) else [list(self.seeds)])
         ]
 
-    def backbone(self, label: str, seed: int) -> str:
+    def backbone(self, label: str, category: str, seed: int) -> str:
         """The name on the shelf or in timm."""
-        entry = self.backbones[label]
-        names = entry["backbone"] if isinstance(entry, Mapping) else entry
-        return str(names if isinstance(names, str) else names[list(self.seeds).index(seed)])
+        return self.name(label).replace("{category}", category).replace("{seed}", str(seed))
 
     def trained_anew(self, label: str) -> bool:
         """Whether the seeds of a backbone are of trainings of its own, so that they tell how much these differ."""
-        return len(self._seeds_by_name(label)) == len(self.seeds) > 1
+        return "{seed}" in self.name(label)
 
-    def _seeds_by_name(self, label: str) -> dict[str, list[int]]:
-        seeds: dict[str, list[int]] = {}
-        for seed in self.seeds:
-            seeds.setdefault(self.backbone(label, seed), []).append(seed)
-        return seeds
+    def name(self, label: str) -> str:
+        """The name on the shelf or in timm, as the grid has it, with ``{category}`` and ``{seed}``."""
+        entry = self.backbones[label]
+        return str(entry["backbone"] if isinstance(entry, Mapping) else entry)
+
+    def trainings(self) -> dict[str, list[str]]:
+        """Name -> arguments of ``anomalib-spd finetune``, of every backbone that the grid says how to make.
+
+        Raises:
+            ValueError: one backbone would be made in several ways.
+        """
+        made: dict[str, list[str]] = {}
+        for cell in self.cells():
+            entry = self.backbones[cell.backbone]
+            if not isinstance(entry, Mapping) or "finetune" not in entry:
+                continue
+            name = self.backbone(cell.backbone, cell.category, cell.seed)
+            data = json.dumps(self._data_config(cell))
+            words = {
+                key: each.format(category=cell.category, seed=cell.seed) if isinstance(each, str) else each
+                for key, each in entry["finetune"].items()
+            }
+            args = [f"--{key}={each if isinstance(each, str) else json.dumps(each)}" for key, each in words.items()]
+            args += [f"--seed_everything={cell.seed}", f"--data={data}", f"--name={name}"]
+            if made.setdefault(name, args) != args:
+                raise ValueError(
+                    f"backbones: {cell.backbone}: {name!r} would be made in several ways; have {{category}} and {{seed}} in it"
+                )
+        return made
 
     def published(self, category: str) -> dict[str, str] | None:
         """Data set and category of the published figures that belong beside these, if any."""
@@ -125,11 +150,16 @@ class Grid:
         init_args = detector.get("init_args", {})
         for own in (of_backbone, of_category):
             init_args = {**init_args, **own.get(cell.detector, {})}
-        init_args = {**init_args, "backbone": self.backbone(cell.backbone, cell.seed)}
+        init_args = {**init_args, "backbone": self.backbone(cell.backbone, cell.category, cell.seed)}
         return _plain({"class_path": detector["class_path"], "init_args": init_args})
 
     def data_config(self, cell: Cell) -> Config:
         """``class_path`` and ``init_args`` of the data module of a cell."""
+        config = self._data_config(cell)
+        return _plain({**config, "init_args": config["init_args"] | self.detectors[cell.detector].get("data", {})})
+
+    def _data_config(self, cell: Cell) -> Config:
+        """Those of the category alone."""
         entry = self.categories[cell.category] or {}
         path = entry.get("class_path", self.data.get("class_path"))
         takes = inspect.signature(cast(type, locate(str(path)))).parameters
@@ -137,8 +167,7 @@ class Grid:
         if "class_path" not in entry:
             init_args |= {"category": cell.category} if "category" in takes else {}
             init_args |= self.data.get("init_args", {})
-        init_args |= {**entry.get("init_args", {}), **self.detectors[cell.detector].get("data", {})}
-        return _plain({"class_path": path, "init_args": init_args})
+        return _plain({"class_path": path, "init_args": init_args | entry.get("init_args", {})})
 
     def plain(self) -> Config:
         """The grid as it is written to a file."""
