@@ -99,7 +99,7 @@ class FinetuneCLI(TrainingCLI):
                 *self.args,
                 "--categories=null",
                 f"--data.init_args.category={each}",
-                f"--name={name.format(category=each)}",
+                f"--name={name.replace(CATEGORY, each)}",
             ]
             for each in categories or [of_data.category]
         ]

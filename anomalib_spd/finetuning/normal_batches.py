@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from typing import Any
 
 from anomalib_spd.data import NormalImages
@@ -52,8 +53,9 @@ class NormalBatches(NormalImages):
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "images"})
 
     def _digest(self) -> str:
-        """Return the sha256 of which images there are: names and sizes, wherever their folder stands."""
+        """Return the sha256 of which images there are: title, names and sizes, wherever their folder stands."""
         assert self.images is not None, "Lightning calls setup first"
-        names = self.images.files.names
-        files = sorted(f"{path.stat().st_size} {name}" for path, name in zip(self.images.files, names, strict=True))
-        return hashlib.sha256("\n".join(files).encode()).hexdigest()
+        paths = [path.absolute() for path in self.images.files]
+        folder = os.path.commonpath([path.parent for path in paths])
+        files = sorted(f"{path.stat().st_size} {path.relative_to(folder).as_posix()}" for path in paths)
+        return hashlib.sha256("\n".join([self.title, *files]).encode(errors="surrogateescape")).hexdigest()

@@ -134,7 +134,9 @@ class PatchClassification(TrainingModule):
         """Return what guides each negative: nothing, each image's map of a level that is drawn, or those of every level."""
         if self.saliency is None:
             return [{}]
-        maps = self.saliency(self.normalize(images))
+        # one by one, and as precise as they are kept: an image's maps depend on it alone, whatever run asks for them first
+        with torch.autocast(images.device.type, enabled=False):
+            maps = torch.cat([self.saliency(image[None]) for image in self.normalize(images)])
         if self.all_levels:
             return [{"saliency": each} for each in maps.unbind(1)]
         drawn = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
@@ -168,7 +170,7 @@ class PatchClassification(TrainingModule):
         with torch.set_grad_enabled(not self.is_frozen):
             features = self.encoder(inputs)
         logits = self.head(features)
-        kinds = len(views) // (self.ways - 1)  # 1 of each class, or a negative of each level
+        kinds = (len(views) - 1) // (self.ways - 1)  # 1 of each class, or a negative of each level
         labels = torch.tensor([0] + [way for way in range(1, self.ways) for _ in range(kinds)], device=self.device)
         labels = labels.repeat_interleave(len(images))
         losses = F.cross_entropy(logits, labels, reduction="none").view(len(views), -1).mean(1)

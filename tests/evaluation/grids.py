@@ -108,7 +108,10 @@ class Inline:
 
     def submit(self, work: Any, *args: Any) -> "Future[None]":
         future: Future[None] = Future()
-        future.set_result(work(*args))
+        try:
+            future.set_result(work(*args))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
     def close(self) -> None:

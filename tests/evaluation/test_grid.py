@@ -1,5 +1,6 @@
 """What a grid's file says, and what it may not say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,13 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
                 "center_crop_size": [224, 224],
             }
     assert sizes == {
-        **{"quick": [2, 2, 2, 2], "dev": [3, 3, 3, 3], "dense": [4, 1, 3, 3]},
+        **{
+            "quick": [2, 2, 2, 2],
+            "dev": [3, 3, 3, 3],
+            "dense": [4, 1, 3, 3],
+            "cutswap": [6, 2, 3, 3],
+            "cutswap_ablations": [16, 2, 3, 3],
+        },
         **{"visa_1cls": [3, 3, 12, 3], "mvtec": [3, 3, 15, 3]},
         **{"dev_2cls_highshot": [3, 3, 2, 3], "dev_2cls_fewshot": [3, 2, 4, 5]},
         **{"visa_2cls_highshot": [3, 2, 12, 3], "visa_2cls_fewshot": [3, 2, 24, 5]},
@@ -90,18 +97,31 @@ def test_a_backbone_may_bring_arguments_for_a_detector(tmp_path: Path) -> None:
     assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["backbone"] == "tiny_a"
 
 
-def test_a_backbone_may_have_a_name_for_each_seed(tmp_path: Path) -> None:
-    entry = {"backbone": ["tiny_b", "tiny_a"], "init_args": {"PaDiM": {"n_features": 7}}}
-    one = grid(tmp_path, backbones={"a": ["tiny_a", "tiny_b"], "b": "tiny_a", "c": entry})
+def test_a_backbone_may_have_a_name_for_each_category_and_seed(tmp_path: Path) -> None:
+    entry = {"backbone": "tiny_{category}", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, backbones={"a": "tiny_{category}_{seed}", "b": "tiny_a", "c": entry})
     seeds = one.seeds
-    assert [one.backbone("a", seed) for seed in seeds] == ["tiny_a", "tiny_b"]
-    assert [one.backbone("b", seed) for seed in seeds] == ["tiny_a", "tiny_a"]
-    assert one.model_config(Cell("c", "PaDiM", "one", seeds[1]))["init_args"]["backbone"] == "tiny_a"
-    assert one.model_config(Cell("c", "PaDiM", "one", seeds[1]))["init_args"]["n_features"] == 7
-    assert [one.trained_anew(label) for label in "abc"] == [True, False, True]
+    assert [one.backbone("a", "one", seed) for seed in seeds] == [f"tiny_one_{seed}" for seed in seeds]
+    assert [one.backbone("b", "two", seed) for seed in seeds] == ["tiny_a", "tiny_a"]
+    assert one.model_config(Cell("c", "PaDiM", "two", seeds[1]))["init_args"]["backbone"] == "tiny_two"
+    assert one.model_config(Cell("c", "PaDiM", "two", seeds[1]))["init_args"]["n_features"] == 7
+    assert [one.trained_anew(label) for label in "abc"] == [True, False, False]
     assert len(set(one.cells())) == 3 * 2 * 2 * 2
     for group in one.groups():  # features are computed once for each name, and for no two
-        assert len({one.backbone(cell.backbone, cell.seed) for cell in group}) == 1
+        assert len({one.backbone(cell.backbone, cell.category, cell.seed) for cell in group}) == 1
+
+
+def test_a_grid_may_say_how_its_backbones_are_made(tmp_path: Path) -> None:
+    entry = {"backbone": "tuned_{category}_{seed}", "finetune": {"config": "a.yaml", "model.clusters": 1}}
+    one = grid(tmp_path, backbones={"a": entry, "b": "tiny_a"})
+    made = one.trainings()
+    assert list(made) == [f"tuned_{category}_{seed}" for category in ("one", "two") for seed in one.seeds]
+    args = made[f"tuned_two_{one.seeds[1]}"]
+    assert args[:3] == ["--config=a.yaml", "--model.clusters=1", f"--seed_everything={one.seeds[1]}"]
+    data = json.loads(args[3].removeprefix("--data="))
+    # what a detector alone needs of the data is not the training's
+    assert data == one.data_config(Cell("b", "PaDiM", "two", 0)) | {"init_args": data["init_args"]}
+    assert args[4:] == [f"--name=tuned_two_{one.seeds[1]}"]
 
 
 def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""A grid that makes its backbones: what is missing is trained, what is there is not, what fails is told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anomalib_spd import backbones
+from anomalib_spd.evaluation import benchmark
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.results import read
+from anomalib_spd.evaluation.runners import Processes, Runner
+
+from .grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Images, a shelf, and a recipe of fine-tuning."""
+    draw_images(tmp_path, "one")
+    draw_images(tmp_path, "two", masks=False, seed=1)
+    recipe = {
+        "model": {
+            "class_path": "anomalib_spd.finetuning.PatchClassification",
+            "init_args": {"backbone": "tiny_a", "operation": "paste", "frozen_steps": 1},
+        },
+        "trainer": {"max_steps": 3, "max_epochs": -1, "enable_progress_bar": False},
+        **{"batch_size": 4, "side": 32, "num_workers": 0},
+    }
+    write_config(tmp_path / "recipe.yaml", recipe)
+    with tiny_shelf(tmp_path):
+        yield tmp_path
+
+
+def measure(root: Path, runner: Runner, name: str = "tuned_{category}_{seed}", **options: Any) -> tuple[Any, list[str]]:
+    entry = {"backbone": name, "finetune": {"config": str(root / "recipe.yaml"), **options}}
+    content = tiny_grid(root, backbones={"base": "tiny_a", "tuned": entry})
+    del content["detectors"]["PaDiM"]
+    lines: list[str] = []
+    outcome = benchmark.run(Grid(**content), root / "results", runner, accelerator="cpu", tell=lines.append)
+    return outcome, lines
+
+
+def test_what_is_missing_is_made_and_judged_and_what_is_there_is_kept(root: Path) -> None:
+    outcome, lines = measure(root, Processes(2))
+    assert (outcome.measured, outcome.kept, outcome.failed) == (8, 0, [])
+    names = [f"tuned_{category}_{seed}" for category in ("one", "two") for seed in (0, 1)]
+    assert sorted(line.rpartition(" ")[2] for line in lines) == names
+    weights = {name: backbones.find(name).provenance.sha256 for name in names}
+    assert len({*weights.values(), backbones.find("tiny_a").provenance.sha256}) == 5
+    for result in read(root / "results"):
+        name = result.record["backbone"]["name"]
+        assert name == (
+            f"tuned_{result.cell.category}_{result.cell.seed}" if result.cell.backbone == "tuned" else "tiny_a"
+        )
+        assert result.record["backbone"]["weights_sha256"] == backbones.find(name).provenance.sha256
+
+    # one is lost: it alone is made again, the same to the last bit, so that its cells are kept too
+    backbones.remove("tuned_two_1")
+    (root / "results" / "finetune" / "tuned_two_1" / "checkpoints" / "last.ckpt").unlink()
+    outcome, lines = measure(root, Inline())
+    assert (outcome.measured, outcome.kept, lines) == (0, 8, ["1 of 1 trainings: tuned_two_1"])
+    assert {name: backbones.find(name).provenance.sha256 for name in names} == weights
+
+
+def test_a_training_that_fails_is_told_and_the_rest_goes_on(root: Path) -> None:
+    outcome, lines = measure(root, Inline(), **{"model.learning_rate": 1e30})
+    assert outcome.measured == 4
+    assert {(result.cell.backbone, result.record["error"]["type"]) for result in outcome.failed} == {
+        ("tuned", "RuntimeError")
+    }
+    log = root / "results" / "finetune" / "tuned_one_0.txt"
+    assert lines[0] == f"1 of 4 trainings: tuned_one_0 failed, see {log}"
+    assert "The loss is" in log.read_text()
+
+
+def test_a_backbone_that_was_made_otherwise_is_not_taken_for_it(root: Path) -> None:
+    backbones.export("tiny_b", root / "exported")
+    backbones.add("tuned_one_0", root / "exported")
+    with pytest.raises(ValueError, match="'tuned_one_0' is on the shelf, but was not made as the grid says"):
+        measure(root, Inline())
+
+
+def test_one_name_is_made_in_one_way(root: Path) -> None:
+    with pytest.raises(ValueError, match="'tuned_one' would be made in several ways"):
+        measure(root, Inline(), name="tuned_{category}")
