@@ -20,8 +20,9 @@ class ViewsPicture(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Write the picture (a Lightning hook)."""
         del batch_idx
-        # a trainer without a logger is to leave nothing behind
-        if trainer.global_step or not trainer.is_global_zero or not trainer.loggers:
+        # a trainer without a logger, or one of a trial, is to leave nothing behind
+        is_trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined] # of which Lightning hides the type
+        if trainer.global_step or not trainer.is_global_zero or not trainer.loggers or is_trial:
             return
         images = batch[0][:COUNT]
         with torch.random.fork_rng([images.device] if images.is_cuda else []):

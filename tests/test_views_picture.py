@@ -13,7 +13,11 @@ from anomalib_spd.views_picture import ViewsPicture
 def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path) -> None:
     model = SimSiamSPD(16, 8, "test_efficientnet", pretrained=False, image_size=32)
     trainer = SimpleNamespace(
-        global_step=0, is_global_zero=True, loggers=[None], default_root_dir=str(tmp_path / "run")
+        global_step=0,
+        is_global_zero=True,
+        loggers=[None],
+        fast_dev_run=False,
+        default_root_dir=str(tmp_path / "run"),
     )
     images = torch.rand(10, 3, 40, 40)
     state = torch.get_rng_state()
@@ -25,9 +29,9 @@ def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path
 
 
 def test_only_the_first_step_of_the_first_process_is_shown_and_only_where_there_is_a_log(tmp_path: Path) -> None:
-    for step, first, loggers in ((3, True, [None]), (0, False, [None]), (0, True, [])):
-        trainer = SimpleNamespace(
-            global_step=step, is_global_zero=first, loggers=loggers, default_root_dir=str(tmp_path)
-        )
+    unlike = ({"global_step": 3}, {"is_global_zero": False}, {"loggers": []}, {"fast_dev_run": True})
+    for change in unlike:
+        as_shown = {"global_step": 0, "is_global_zero": True, "loggers": [None], "fast_dev_run": False}
+        trainer = SimpleNamespace(default_root_dir=str(tmp_path), **as_shown | change)
         ViewsPicture().on_train_batch_start(trainer, None, None, 0)
     assert not list(tmp_path.iterdir())

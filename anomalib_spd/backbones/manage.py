@@ -69,7 +69,7 @@ def add(
             fit or is not the one meant.
         OSError: where the checkpoint cannot be read, or the shelf not be written.
     """
-    _check_name(name)
+    check_name(name)
     if (mean is None) != (std is None):
         msg = f"mean and std go together, got mean={mean} and std={std}. Give both."
         raise ValueError(msg)
@@ -191,7 +191,15 @@ def export(name: str, folder: str | Path) -> Path:
     return target
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot be a new backbone's name.
+
+    Args:
+        name: ``NAME`` or ``NAME.TAG``.
+
+    Raises:
+        ValueError: where it is no such name, taken, or timm's own.
+    """
     if len(name) > 100 or not NAME_PATTERN.fullmatch(name):
         msg = (
             f"{name!r} cannot be a backbone's name: expected NAME or NAME.TAG of letters, digits, '_' and '-', at most "

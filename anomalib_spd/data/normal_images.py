@@ -68,8 +68,11 @@ class NormalImages(ImageBatches):
     def _of(self, wrapped: AnomalibDataModule) -> list[str]:
         # before anomalib splits: it drops normal test images where `test_split_mode` is none, but test images they are
         before = copy.copy(wrapped)
-        before._setup()
-        wrapped.setup()
+        try:
+            before._setup()
+            wrapped.setup()
+        except RuntimeError as error:  # anomalib's, of a folder without images
+            raise ValueError(f"{wrapped.name}: {error}") from error
         others = [wrapped.test_data, *([wrapped.val_data] if hasattr(wrapped, "val_data") else [])]
         if any(isinstance(part, SyntheticAnomalyDataset) for part in (wrapped.train_data, *others)):
             raise ValueError(

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from anomalib_spd import backbones
 from anomalib_spd.backbones.catalog import sha256_of
+from anomalib_spd.backbones.manage import check_name
 from anomalib_spd.evaluation.grid import build_data, reason
 from anomalib_spd.training_cli import TrainingCLI
 
@@ -126,10 +127,9 @@ class FinetuneCLI(TrainingCLI):
 
 def _run(cli: FinetuneCLI) -> None:
     name, checkpoint = cli.config.name, Path(cli.config.checkpoint.dirpath) / "last.ckpt"
-    on_shelf = name in backbones.available()
-    if on_shelf and not _made_of(name, checkpoint):
-        msg = f"The name {name!r} is taken. Take another, or remove it first: anomalib-spd backbones remove {name}"
-        raise ValueError(msg)
+    on_shelf = name in backbones.available() and _made_of(name, checkpoint)
+    if not on_shelf:
+        check_name(name)  # before hours of training
     cli.build()
     trainer: Any = cli.trainer
     cli.fit()  # or find that all is done, or that the checkpoint is of another run

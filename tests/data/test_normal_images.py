@@ -35,6 +35,12 @@ def test_they_are_the_normal_training_images(root: Path, test_split_mode: str, v
     assert _names(_ready(visa(root, test_split_mode=test_split_mode, val_split_mode=val_split_mode))) == NORMAL
 
 
+def test_a_folder_without_images_is_told(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"Found 0 DirType.NORMAL images in .*empty"):
+        _ready(folder(root / "visa_pytorch" / "one", normal_dir=str(tmp_path / "empty")))
+
+
 def test_batches_are_bytes(root: Path) -> None:
     batches = list(_ready(visa(root), batch_size=4).train_dataloader())
     assert [(images.shape, images.dtype) for images, _ in batches] == [((4, 3, 32, 32), torch.uint8)]
@@ -51,7 +57,7 @@ def test_anomalous_training_images_are_left_out(root: Path) -> None:
 
 def test_what_a_validation_set_takes_is_left_out(root: Path) -> None:
     data = _ready(visa(root, val_split_mode="from_train", val_split_ratio=0.5, seed=3))
-    held_out = ["/".join(Path(path).parts[-3:]) for path in data.datamodule.val_data.samples.image_path]
+    held_out = ["/".join(Path(path).parts[-3:]) for path in data.datamodules[0].val_data.samples.image_path]
     assert sorted(_names(data) + held_out) == NORMAL
 
 
@@ -62,7 +68,7 @@ def test_a_set_that_is_drawn_anew_each_time_is_refused(own: Path) -> None:
     with pytest.raises(ValueError, match=r"draws 3 test or validation images .* without a seed"):
         _ready(folder(own, normal_test_dir=None, test_split_ratio=0.5, val_split_mode="none"))
     data = _ready(folder(own, normal_test_dir=None, test_split_ratio=0.5, val_split_mode="none", seed=1))
-    assert not set(data.datamodule.test_data.samples.image_path) & {str(path) for path in data.images.files}
+    assert not set(data.datamodules[0].test_data.samples.image_path) & {str(path) for path in data.images.files}
     assert len(_names(data)) == 3
 
 

@@ -1,0 +1,203 @@
+"""``anomalib-spd finetune`` from outside: from normal images to a name on the shelf."""
+
+import csv
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from anomalib.models import Patchcore
+
+from anomalib_spd.backbones import find, register
+from anomalib_spd.backbones.catalog import sha256_of
+from anomalib_spd.cli import main
+from tests.conftest import REPOSITORY
+from tests.evaluation.grids import LAYERS, tiny_shelf
+
+from .tiny import RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
+
+RECIPES = sorted((REPOSITORY / "configs" / "finetune").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of runs of which ``tuned`` has come, which is on the shelf."""
+    folder = tmp_path_factory.mktemp("made")
+    with tiny_shelf(folder):
+        assert finetune(root, folder / "runs", "tuned", "--batch_size", "32") == 0
+        yield folder / "runs"
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+def test_the_backbone_is_on_the_shelf(root: Path, made: Path) -> None:
+    trained = weights(made, "tuned")
+    encoder = {name.removeprefix("encoder."): each for name, each in trained.items() if name.startswith("encoder.")}
+    model = timm.create_model("tuned", pretrained=True, num_classes=0)
+    named = model.state_dict()
+    assert all(torch.equal(named[name], tensor) for name, tensor in encoder.items())
+    before = timm.create_model("tiny_a", pretrained=True).state_dict()
+    assert not torch.equal(named["conv_stem.weight"], before["conv_stem.weight"])
+    assert torch.equal(trained["encoder.conv_stem.weight"], named["conv_stem.weight"])
+
+    detector = Patchcore(backbone="tuned", layers=LAYERS).model.eval()
+    image = torch.rand(1, 3, 64, 64)
+    levels = timm.create_model("tuned", pretrained=True, features_only=True, out_indices=(1, 2)).eval()(image)
+    found = detector.feature_extractor(image)
+    assert [each.shape for each in found.values()] == [each.shape for each in levels]
+    assert all(torch.equal(*pair) for pair in zip(found.values(), levels, strict=True))
+
+
+def test_it_says_what_it_was_made_of(root: Path, made: Path) -> None:
+    provenance = find("tuned").provenance
+    assert provenance.data.startswith("6 normal training images of Visa one")
+    assert provenance.command.startswith(f"anomalib-spd finetune --config {RECIPE} ")
+    assert provenance.command.endswith("--name tuned --batch_size 32")
+    assert sha256_of(made / "tuned" / "checkpoints" / "last.ckpt") in provenance.checkpoint
+    assert sorted(path.name for path in (made / "tuned").iterdir()) == ["checkpoints", "log", "views.png"]
+    with (made / "tuned" / "log" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == STEPS
+    assert {"loss", "learning_rate", "accuracy_normal", "accuracy_patch", "accuracy_scar"} <= set(rows[0])
+
+
+def test_the_same_command_again_does_nothing(root: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last = runs / "tuned" / "checkpoints" / "last.ckpt"
+    before, shelf = last.read_bytes(), find("tuned").weights.stat().st_mtime_ns
+    assert finetune(root, runs, "tuned", "--batch_size", "32") == 0
+    assert "tuned is on the shelf: --model.backbone tuned" in capsys.readouterr().out
+    assert last.read_bytes() == before
+    assert find("tuned").weights.stat().st_mtime_ns == shelf
+
+
+def test_more_steps_than_those_of_the_shelf_are_told(
+    root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = ("--batch_size", "32", "--trainer.max_steps", "11")
+    shelf = find("tuned").provenance
+    line = failing(capsys, root, runs, "tuned", *longer)
+    assert "The training went on, but the name 'tuned' is taken by what it was" in line
+    assert "backbones remove tuned, and give the same command again" in line
+    assert checkpoint(runs, "tuned")["global_step"] == 11
+    assert find("tuned").provenance == shelf
+    assert "is taken" in failing(capsys, root, runs, "tuned", *longer)
+
+
+@pytest.mark.parametrize("name", ["tuned", "tiny_a", "efficientnet_lite0_in1k"])
+def test_a_taken_name_is_refused_before_any_training(
+    root: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    line = failing(capsys, root, tmp_path / "others", name)
+    assert line.startswith(f"error: The name '{name}' is taken ")
+    assert not (tmp_path / "others").exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "resnet18", "x_{seed}"])
+def test_what_cannot_be_a_name_is_refused_before_any_training(
+    root: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert repr(name) in failing(capsys, root, tmp_path / "others", name)
+    assert not (tmp_path / "others").exists()
+
+
+def test_a_run_does_not_go_on_from_one_with_other_settings(
+    root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--batch_size", "32", "--model.init_args.clusters", "3", "--trainer.max_steps", "10")
+    before = (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes()
+    assert "other settings (clusters: 4 then, 3 now)" in failing(capsys, root, runs, "tuned", *more)
+    assert (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_from_one_on_other_images(
+    root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--batch_size", "32", "--data.init_args.category", "two", "--trainer.max_steps", "10")
+    before = (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes()
+    line = failing(capsys, root, runs, "tuned", *more)
+    assert "belongs to a run on other images than those of Visa two: give another --name" in line
+    assert (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+# what follows trains anew
+
+SHORT = ("--trainer.max_steps", "2", "--model.init_args.clusters", "1", "--model.init_args.frozen_steps", "0")
+
+
+def test_each_category_gets_its_own(root: Path, home: Path, tmp_path: Path) -> None:
+    assert finetune(root, tmp_path, "x_{category}", "--categories", "[one,two]", *SHORT) == 0
+    one, two = (find(f"x_{category}").provenance for category in ("one", "two"))
+    assert (one.data, two.data) == tuple(f"6 normal training images of Visa {each}" for each in ("one", "two"))
+    assert one.sha256 != two.sha256
+    assert (tmp_path / "x_one" / "checkpoints").is_dir()
+    # the command on record makes that one alone
+    again = [*shlex.split(two.command)[2:], "--folder", str(tmp_path / "again"), "--name", "same"]
+    assert main(["finetune", *again]) == 0
+    state, same = (find(name).provenance for name in ("x_two", "same"))
+    assert (state.data, state.sha256) == (same.data, same.sha256)
+
+
+def test_the_category_of_the_data_module_is_put_into_the_name(root: Path, home: Path, tmp_path: Path) -> None:
+    braces = ("--data.init_args.category", "two")
+    assert finetune(root, tmp_path, "{category}_x.{category}", *braces, *SHORT) == 0
+    assert find("two_x.two").provenance.data.endswith("Visa two")
+    register()
+
+
+def test_one_for_all_categories_has_the_images_of_all(root: Path, home: Path, tmp_path: Path) -> None:
+    more = ("--categories", "[one,two]", "--per", "dataset", "--batch_size", "32", *SHORT)
+    assert finetune(root, tmp_path, "all", *more) == 0
+    assert find("all").provenance.data == "12 normal training images of Visa one, Visa two"
+    assert sorted(path.name for path in tmp_path.iterdir() if (path / "checkpoints").is_dir()) == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("x", ("--categories", "[one,two]"), "have {category} in the name. Got 'x'"),
+        ("x_{category}", ("--categories", "[one,two]", "--per", "dataset"), "cannot have {category} in its name"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    root: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, more: list[str], message: str
+) -> None:
+    assert message in failing(capsys, root, tmp_path / "runs", name, *more)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_images_has_no_categories(
+    root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"name": "mine", "root": root / "visa_pytorch" / "one", "normal_dir": "train/good"}
+    places |= {"normal_test_dir": "test/good", "abnormal_dir": "test/bad"}
+    data = ["--data", "anomalib.data.Folder", *(f"--data.init_args.{key}={value}" for key, value in places.items())]
+    command = ["finetune", "--config", str(RECIPE), *small(tmp_path, *SHORT), *data]
+    for more in (["--name", "x_{category}"], ["--name", "x", "--categories", "[one]"]):
+        capsys.readouterr()
+        assert main([*command, *more]) == 1
+        assert "error: anomalib.data.Folder has no categories: leave them out" in capsys.readouterr().err
+    assert main([*command, "--name", "x"]) == 0
+    assert find("x").provenance.data == "6 normal training images of mine"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_run_and_a_trial_leaves_nothing(recipe: Path, root: Path, home: Path, tmp_path: Path) -> None:
+    shelf = sorted(path.name for path in home.iterdir())
+    arguments = [
+        *small(tmp_path / "runs", "--model.init_args.layers=null"),
+        *of_visa(root),
+        "--name",
+        "trial",
+        "--trainer.fast_dev_run",
+        "true",
+    ]
+    assert main(["finetune", "--config", str(recipe), *arguments]) == 0
+    assert sorted(path.name for path in home.iterdir() if not path.name.startswith(".")) == shelf
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))

@@ -1,0 +1,169 @@
+"""Batches of the normal images of one data module or several, however few, and which images a run was on."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule, Visa
+from PIL import Image
+from torchvision.transforms import v2
+
+from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
+from anomalib_spd.finetuning import NormalBatches
+from tests.data.sets import folder, visa
+
+
+def ready(modules: Any, batch_size: int = 4, side: int = 24, world_size: int = 1, **more: Any) -> NormalBatches:
+    data = NormalBatches(modules, batch_size, side, 0, **more)
+    data.trainer = SimpleNamespace(
+        world_size=world_size,
+        global_rank=0,
+        num_training_batches=3,
+        fit_loop=SimpleNamespace(total_batch_idx=3),
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def two(root: Path) -> list[AnomalibDataModule]:
+    return [Visa(root, category, num_workers=0) for category in ("one", "two")]
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> Path:
+    """The same images, to be spoilt."""
+    return Path(shutil.copytree(root / "visa_pytorch", tmp_path / "visa_pytorch")).parent
+
+
+def test_several_data_modules_give_the_images_of_all(root: Path) -> None:
+    data = ready(two(root))
+    assert data.title == "Visa one, Visa two"
+    assert data.images is not None
+    names = ["/".join(path.parts[-4:]) for path in data.images.files]
+    assert names == [f"{each}/train/good/{number:03d}.JPG" for each in ("one", "two") for number in range(6)]
+    assert [images.shape for images, _ in data.train_dataloader()] == [(4, 3, 24, 24)] * 3
+
+
+def test_the_guard_of_test_images_holds_in_each_of_them(own: Path) -> None:
+    base = own / "visa_pytorch" / "two"
+    (base / "train/good/777.JPG").symlink_to(base / "test/bad/000.JPG")
+    with pytest.raises(ValueError, match=r"1 normal training images of Visa are test or validation images.*777"):
+        ready(two(own))
+    # test images of one category may not be trained on as the other's
+    (base / "train/good/777.JPG").unlink()
+    ready(two(own))
+
+
+def test_a_category_without_normal_images_is_told(own: Path) -> None:
+    base = own / "visa_pytorch" / "two"
+    for path in (base / "train/good").iterdir():
+        path.unlink()
+    mine = folder(base, normal_dir="train/good", abnormal_dir="test/bad", seed=0)
+    with pytest.raises(RuntimeError, match=r"Found 0 .*NORMAL images in .*two/train/good"):
+        ready(mine)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size", "made"), [(4, 1, 4), (6, 1, 6), (32, 1, 6), (4, 2, 3), (1, 6, 1)])
+def test_batches_are_smaller_where_there_are_few_images(
+    root: Path, caplog: pytest.LogCaptureFixture, batch_size: int, world_size: int, made: int
+) -> None:
+    data = ready(visa(root), batch_size, world_size=world_size)
+    assert data.batch_size == made
+    assert [len(images) for images, _ in data.train_dataloader()] == [made] * (6 // made // world_size)
+    warned = [line for line in caplog.messages if "holds 6 images: batches are of" in line]
+    assert len(warned) == (made != batch_size)
+
+
+def test_one_image_is_a_batch(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in sorted((own / "visa_pytorch/one/train/good").iterdir())[1:]:
+        path.unlink()
+    data = ready(visa(own), 32)
+    assert [images.shape for images, _ in data.train_dataloader()] == [(1, 3, 24, 24)]
+    assert "holds 1 images: batches are of 1" in caplog.text
+
+
+def test_every_device_needs_an_image(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds 6 images, fewer than 7 devices. Give fewer devices"):
+        ready(visa(root), world_size=7)
+
+
+@pytest.mark.parametrize("change", ["other", "fewer", "more", "content", "order of categories"])
+def test_a_run_on_other_images_is_not_gone_on_with(root: Path, own: Path, change: str) -> None:
+    state = ready(two(root)).state_dict()
+    modules, folder_of_one = two(own), own / "visa_pytorch/one/train/good"
+    if change == "other":
+        modules = [modules[1]]
+    elif change == "fewer":
+        (folder_of_one / "000.JPG").unlink()
+    elif change == "more":
+        shutil.copy(folder_of_one / "000.JPG", folder_of_one / "006.JPG")
+    elif change == "content":
+        Image.new("RGB", (64, 64)).save(folder_of_one / "000.JPG")
+    else:
+        modules = modules[::-1]
+    with pytest.raises(ValueError, match=r"belongs to a run on other images than those of Visa .*another --name"):
+        ready(modules).load_state_dict(state)
+
+
+def test_the_same_images_in_another_place_are_gone_on_with(
+    root: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ready(two(root)).state_dict()
+    assert (state["seen"], state["batches"]) == (4, 3)
+    monkeypatch.chdir(own.parent)
+    for place in (own, Path(own.name)):
+        data = ready(two(place))
+        data.load_state_dict(state)
+        # one batch of the second epoch is behind it
+        whole = ready(two(place))
+        whole.load_state_dict({**state, "seen": 3})
+        rest = [images for images, _ in whole.train_dataloader()][1:]
+        assert len(rest) == 2
+        assert all(torch.equal(*pair) for pair in zip(rest, (each for each, _ in data.train_dataloader()), strict=True))
+
+
+def test_images_of_the_same_names_and_sizes_are_told_apart_by_category(own: Path) -> None:
+    for path in own.rglob("*.JPG"):
+        path.write_bytes(path.read_bytes().ljust(20_000, b"\0"))
+    one, other = two(own)
+    with pytest.raises(ValueError, match="other images than those of Visa two"):
+        ready(other).load_state_dict(ready(one).state_dict())
+
+
+def test_images_are_stretched_if_that_is_asked_for(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8)
+    (tmp_path / "train").mkdir()
+    v2.functional.to_pil_image(pixels).save(tmp_path / "train/a.png")
+    whole = v2.functional.resize(pixels, [30, 30], antialias=True)
+    middle = v2.functional.resize(pixels, [30, 45], antialias=True)[..., 7:37]
+    images = LabelledImages(tmp_path / "train", 30, stretch=True)
+    assert torch.equal(images[0][0], whole)
+    cut = LabelledImages(tmp_path / "train", 30)[0][0]
+    assert (cut.shape, cut.dtype) == ((3, 30, 30), torch.uint8)
+    assert min((cut.int() - middle.int()).abs().max(), (cut.int() - _shifted(pixels).int()).abs().max()) == 0
+
+
+def _shifted(pixels: torch.Tensor) -> torch.Tensor:
+    # an odd rest may be cut off on either side
+    return v2.functional.resize(pixels, [30, 45], antialias=True)[..., 8:38]
+
+
+@pytest.mark.parametrize("stretch", [False, True])
+def test_data_modules_hand_it_on(own: Path, stretch: bool) -> None:
+    for path in (own / "visa_pytorch/one/train/good").iterdir():
+        with Image.open(path) as image:
+            image.crop((0, 0, 64, 40)).save(path)
+    data = NormalImages(visa(own), 6, 32, 0, stretch=stretch) if stretch else NormalImages(visa(own), 6, 32, 0)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.images is not None
+    expected = {LabelledImages(data.images.files, 32, stretch=stretch)[index][0].sum().item() for index in range(6)}
+    (batch,) = data.train_dataloader()
+    assert {image.sum().item() for image in batch[0]} == expected
+    assert ImageFolder(own).stretch is False
+    other = LabelledImages(data.images.files, 32, stretch=not stretch)[0][0].sum().item()
+    assert other not in expected

@@ -1,0 +1,67 @@
+"""Fine-tunings that are measured in seconds: two tiny networks on a shelf, a dozen small pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anomalib_spd.cli import main
+from tests.conftest import REPOSITORY
+
+RECIPE = REPOSITORY / "configs" / "finetune" / "cutswap.yaml"
+STEPS = 9  # of a run; an epoch of 6 images has 3
+EVERY = 2  # steps a checkpoint
+
+
+def small(folder: Path, *more: str) -> list[str]:
+    """What shrinks a shipped recipe: tiny networks that are on the shelf, small images, few steps."""
+    return [
+        *("--model.init_args.backbone", "tiny_a", "--model.init_args.classifier", "tiny_b"),
+        *("--model.init_args.frozen_steps", "2", "--folder", str(folder)),
+        *("--batch_size", "2", "--side", "32", "--num_workers", "0"),
+        *("--trainer.max_steps", str(STEPS), "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        *("--checkpoint.every_n_train_steps", str(EVERY), *more),
+    ]
+
+
+def of_visa(root: Path, category: str | None = "one") -> list[str]:
+    """The images, as VisA has them."""
+    return [
+        *("--data", "anomalib.data.Visa", "--data.init_args.root", str(root), "--data.init_args.num_workers", "0"),
+        *(("--data.init_args.category", category) if category else ()),
+    ]
+
+
+def finetune(root: Path, folder: Path, name: str, *more: str) -> int:
+    """Run the command on the images of ``one``."""
+    return main(["finetune", "--config", str(RECIPE), *small(folder), *of_visa(root), "--name", name, *more])
+
+
+def failing(capsys: pytest.CaptureFixture[str], *args: Any) -> str:
+    """Run the command, which is to fail, and return what it said, which is to be one line."""
+    capsys.readouterr()
+    assert finetune(*args) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def checkpoint(folder: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / name / "checkpoints" / "last.ckpt", weights_only=True)
+    return content
+
+
+def weights(folder: Path, name: str, steps: int = STEPS) -> dict[str, torch.Tensor]:
+    content = checkpoint(folder, name)
+    assert content["global_step"] == steps
+    state: dict[str, torch.Tensor] = content["state_dict"]
+    return state
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether all weights are the same bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+def stopping(step: int) -> str:
+    return f'--trainer.callbacks=[{{"class_path": "tests.stopping.Stopping", "init_args": {{"step": {step}}}}}]'
