@@ -1,6 +1,7 @@
 """Fine-tuning by telling images whose patches were moved from images as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,7 +136,7 @@ class PatchClassification(TrainingModule):
         if self.saliency is None:
             return [{}]
         # one by one, and as precise as they are kept: an image's maps depend on it alone, whatever run asks for them first
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), _one_thread():
             maps = torch.cat([self.saliency(image[None]) for image in self.normalize(images)])
         if self.all_levels:
             return [{"saliency": each} for each in maps.unbind(1)]
@@ -187,3 +188,14 @@ class PatchClassification(TrainingModule):
         return self.scheduled(
             torch.optim.SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread of the CPU: with several, the last bits of maps were not the same in every process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

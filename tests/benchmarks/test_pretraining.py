@@ -23,6 +23,8 @@ sys.argv = sys.argv[1:]
 sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# a process that trains several times
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

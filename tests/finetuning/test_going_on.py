@@ -21,7 +21,9 @@ WARM_UP = ("--model.init_args.frozen_steps", "3")
     ("more", "steps"),
     [
         (("--seed_everything", "4"), (3, 7)),
-        (("--model.init_args.all_levels", "true", "--model.init_args.ways", "2"), (5,)),
+        pytest.param(
+            ("--model.init_args.all_levels", "true", "--model.init_args.ways", "2"), (5,), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_weights_are_those_of_an_undisturbed_run(
