@@ -160,8 +160,7 @@ def _failure(grid: dict[str, Any], cell: Cell) -> dict[str, Any]:
 
 
 def _origin(grid: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    names = grid["backbones"][cell.backbone]
-    name = names if isinstance(names, str) else names[grid["seeds"].index(cell.seed)]
+    name = grid["backbones"][cell.backbone].replace("{seed}", str(cell.seed))
     return {
         "backbone": {
             "name": name,

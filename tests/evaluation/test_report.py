@@ -180,7 +180,7 @@ def test_what_intervals_leave_out_is_said(markdown: str, page: str) -> None:
 
 
 def test_backbones_that_were_trained_anew_are_named(tmp_path: Path) -> None:
-    trainings = {"base": "efficientnet_lite0_in1k", "SPD": ["spd_seed0", "spd_seed1"]}
+    trainings = {"base": "efficientnet_lite0_in1k", "SPD": "spd_seed{seed}"}
     results = write_results(tmp_path / "results", SMALL | {"backbones": trainings, "seeds": [0, 1]})
     write_report(results, tmp_path / "report", images=False, resamples=RESAMPLES)
     text = (tmp_path / "report" / "report.md").read_text()

@@ -68,7 +68,7 @@ def test_a_training_that_fails_is_told_and_the_rest_goes_on(root: Path) -> None:
     outcome, lines = measure(root, Inline(), **{"model.learning_rate": 1e30})
     assert outcome.measured == 4
     assert {(result.cell.backbone, result.record["error"]["type"]) for result in outcome.failed} == {
-        ("tuned", "RuntimeError")
+        ("tuned", "ValueError")
     }
     log = root / "results" / "finetune" / "tuned_one_0.txt"
     assert lines[0] == f"1 of 4 trainings: tuned_one_0 failed, see {log}"
