@@ -65,7 +65,7 @@ def test_what_is_missing_is_made_and_judged_and_what_is_there_is_kept(root: Path
 
 
 def test_a_training_that_fails_is_told_and_the_rest_goes_on(root: Path) -> None:
-    outcome, lines = measure(root, Inline(), **{"model.learning_rate": 1e30})
+    outcome, lines = measure(root, Processes(1), **{"model.learning_rate": 1e30})
     assert outcome.measured == 4
     assert {(result.cell.backbone, result.record["error"]["type"]) for result in outcome.failed} == {
         ("tuned", "ValueError")
