@@ -13,8 +13,8 @@ COUNT = 8
 class ViewsPicture(Callback):
     """Writes ``views.png`` in the run's folder before its first step.
 
-    A column is an image, a row a view: in pre-training the method's own, then SPD's anchor, positive and negative. The run's random draws
-    are left as they were.
+    A column is an image, a row a view: in pre-training the method's own, then SPD's anchor, positive and negative; in
+    fine-tuning the positive, then its negatives. The run's random draws are left as they were.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

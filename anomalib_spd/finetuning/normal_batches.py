@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class NormalBatches(NormalImages):
-    """Batches of the normal training images of anomalib data modules, stretched as detectors see them.
+    """Batches of the normal training images of anomalib data modules, of a run that goes on with these images alone.
 
     Where there are fewer images than a batch takes, batches are smaller: also few images have many patches. Else as
     :class:`~anomalib_spd.data.NormalImages`, whose guard of test images holds here too.
