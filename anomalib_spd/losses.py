@@ -30,15 +30,54 @@ def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Ten
     return sim_an - sim_ap, sim_ap, sim_an
 
 
+def distillation(maps: Sequence[Tensor], taught: Sequence[Tensor], energies: Tensor) -> Tensor:
+    r"""Return how far the layers of a network are from its teacher's, each in units of the teacher's energy.
+
+    :math:`\mathrm{mean}\,|f_l - t_l|^2 / E_l` with the mean square :math:`E_l = \mathrm{mean}\,|t_l|^2`.
+
+    Source: ours.
+
+    Args:
+        maps: of each layer ``(B, C, h, w)``, floating.
+        taught: the teacher's, of the same shapes.
+        energies: of the teacher's layers, ``(L,)``, positive.
+
+    Returns:
+        ``(L,)``, not negative.
+    """
+    squares = [(each - target).square().sum(1).mean() for each, target in zip(maps, taught, strict=True)]
+    return torch.stack(squares) / energies
+
+
+def patch_embedding(maps: Sequence[Tensor]) -> Tensor:
+    """Return PatchCore's embedding of places: means of 3 x 3, enlarged to the first layer's size, joined.
+
+    Source: Roth et al., Towards Total Recall in Industrial Anomaly Detection (CVPR 2022), section 3, and anomalib's code.
+
+    Args:
+        maps: of each layer ``(B, C, h, w)``, floating; the first layer has the largest.
+
+    Returns:
+        ``(B, D, h, w)`` of the first layer's height and width, D the sum of the layers' channels.
+    """
+    pooled = [F.avg_pool2d(each, 3, 1, 1) for each in maps]
+    size = pooled[0].shape[-2:]
+    return torch.cat([F.interpolate(each, size=size, mode="bilinear") for each in pooled], dim=1)
+
+
+def anomaly_map(distances: Tensor, size: Sequence[int]) -> Tensor:
+    """Return PatchCore's anomaly map: distances of places ``(B, h, w)``, enlarged to ``(B, *size)`` and smoothed."""
+    at_pixels = F.interpolate(distances[:, None], size=list(size), mode="bilinear")
+    return gaussian_blur2d(at_pixels, (33, 33), (4.0, 4.0)).squeeze(1)
+
+
 def patch_distance(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     r"""Return how far each place of negatives is from its own of positives, as PatchCore would map it.
 
-    PatchCore's embedding is made of the maps (means of 3 x 3 places, enlarged to the first layer's size, joined), its
-    distance taken to the nearest of the 3 x 3 places of the positive, so that a small shift is none, and enlarged to the
-    images' size and smoothed as its anomaly maps are.
+    PatchCore's embedding is taken, its distance to the nearest of the 3 x 3 places of the positive, so that a small shift is
+    none, and that is made an anomaly map as PatchCore makes its own.
 
-    Source: ours, after Roth et al., Towards Total Recall in Industrial Anomaly Detection (CVPR 2022), section 3, and
-    anomalib's code.
+    Source: ours.
 
     Args:
         maps: of each layer ``(2 * B, C, h, w)``, floating, the positives first; the first layer has the largest.
@@ -47,18 +86,35 @@ def patch_distance(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     Returns:
         the distances ``(B, *size)``, positive.
     """
-    pooled = [F.avg_pool2d(each, 3, 1, 1) for each in maps]
-    height, width = pooled[0].shape[-2:]
-    enlarged = [F.interpolate(each, size=(height, width), mode="bilinear") for each in pooled]
-    positive, negative = torch.cat(enlarged, dim=1).chunk(2)
+    positive, negative = patch_embedding(maps).chunk(2)
+    height, width = positive.shape[-2:]
     around = F.pad(positive, (1, 1, 1, 1), mode="replicate")
     squares = [
         (negative - around[:, :, y : y + height, x : x + width]).square().sum(1) for y in range(3) for x in range(3)
     ]
     # the root has no slope at 0
-    distances = (torch.stack(squares).amin(0) + 1e-6).sqrt()
-    at_pixels = F.interpolate(distances[:, None], size=list(size), mode="bilinear")
-    return gaussian_blur2d(at_pixels, (33, 33), (4.0, 4.0)).squeeze(1)
+    return anomaly_map((torch.stack(squares).amin(0) + 1e-6).sqrt(), size)
+
+
+def memory_distance(embedding: Tensor, memory: Tensor, size: Sequence[int]) -> Tensor:
+    r"""Return how far each place is from the nearest of a memory, as PatchCore would map it.
+
+    Source: ours. PatchCore's anomaly map, of a memory through which gradients flow.
+
+    Args:
+        embedding: of the places ``(B, D, h, w)``, floating, see :func:`patch_embedding`.
+        memory: embeddings of places of other images, ``(M, D)``.
+        size: of the images, height and width in pixels.
+
+    Returns:
+        the distances ``(B, *size)``, positive.
+    """
+    places = embedding.movedim(1, -1)
+    with torch.no_grad():
+        nearest = torch.cdist(places.flatten(0, 2), memory).argmin(1)
+    squares = (places - memory[nearest].view_as(places)).square().sum(-1)
+    # the root has no slope at 0
+    return anomaly_map((squares + 1e-6).sqrt(), size)
 
 
 def localization_loss(
@@ -94,6 +150,44 @@ def localization_loss(
     d_changed, d_unchanged = (logs.gather(1, each) for each in places)
     margins = d_unchanged[:, None] - d_changed[:, :, None]
     return F.softplus(margins / temperature).mean() * temperature, (margins < 0).to(margins.dtype).mean()
+
+
+def detection_loss(
+    distance: Tensor, changed: Tensor, temperature: float, hardest: float = 0.05, beside: int = 12, pairs: int = 256
+) -> tuple[Tensor, Tensor]:
+    r"""Draw what would be a detector's mistakes below what it is to find.
+
+    As :func:`localization_loss`, of changed places against unchanged ones, but half of these are drawn from the farthest of
+    **all** images of the batch, away from any change: they are the false alarms that a changed place has to stand out from.
+    The other half lies within a few pixels of a change of the same image.
+
+    Source: ours.
+
+    Args:
+        distance: of each pixel from what is normal, ``(B, H, W)``, positive.
+        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``. Images without a change count for nothing.
+        temperature: tau, positive.
+        hardest: share of an image's pixels, its farthest unchanged ones, that false alarms are drawn from.
+        beside: pixels; what is this near to a change, in both directions, is beside it.
+        pairs: number of places of each kind that are drawn of each image.
+
+    Returns:
+        the loss, not negative, and the share of pairs with false alarms that are in order, in ``[0, 1]``; both scalars.
+    """
+    grown = F.max_pool2d(changed, 2 * beside + 1, 1, beside).flatten(1)
+    changed, logs = changed.flatten(1), distance.log().flatten(1)
+    near, far = grown - changed, grown == 0
+    alarms = logs.masked_fill(~far, -torch.inf).topk(max(1, int(hardest * logs.shape[1]))).values.flatten()
+    counts = (changed.sum(1) > 0) & (near.sum(1) > 0)
+    if not (counts.any() and alarms.isfinite().any()):
+        return distance.sum() * 0, distance.new_ones(())
+    found, rim = (
+        logs[counts].gather(1, torch.multinomial(each[counts], pairs, replacement=True)) for each in (changed, near)
+    )
+    drawn = torch.multinomial(alarms.isfinite().to(logs.dtype), pairs * len(found), replacement=True)
+    false = alarms[drawn].view(len(found), pairs)
+    margins = torch.stack([each[:, None] - found[:, :, None] for each in (false, rim)])
+    return F.softplus(margins / temperature).mean() * temperature, (margins[0] < 0).to(margins.dtype).mean()
 
 
 def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:

@@ -92,6 +92,13 @@ class TrainingModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def one_cycle(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
+        """Return an optimiser with one cycle up to its learning rate and down to 0 over all steps of the run."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        highest = [group["lr"] for group in optimizer.param_groups]
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=max(steps, 2))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on from a run with other settings.
 

@@ -1,6 +1,7 @@
-"""Fine-tuning of a backbone on normal images, of which patches are moved: CutPaste and CutSwap."""
+"""Fine-tuning of a backbone on normal images, into which changes are made: CutPaste, CutSwap, and ours on a memory."""
 
+from .memory_localization import MemoryLocalization
 from .normal_batches import NormalBatches
 from .patch_classification import PatchClassification
 
-__all__ = ["NormalBatches", "PatchClassification"]
+__all__ = ["MemoryLocalization", "NormalBatches", "PatchClassification"]

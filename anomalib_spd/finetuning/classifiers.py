@@ -1,12 +1,14 @@
 """The classifiers whose saliency guides the swaps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import VGG
-from torch import nn
+from torch import Tensor, nn
 
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.cache_folders import cache_folder
@@ -41,3 +43,30 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
         pools = [name for name, module in classifier.named_modules() if isinstance(module, nn.MaxPool2d)]
         layers = pools if isinstance(classifier, VGG) else [info["module"] for info in classifier.feature_info]
     return SaliencyCache(folder or cache_folder("saliency"), LayerCAM(classifier, layers))
+
+
+def maps_of(saliency: SaliencyCache, images: Tensor) -> Tensor:
+    """Return the maps of every level ``(B, L, H, W)`` of normalised images ``(B, 3, H, W)``.
+
+    One by one, and as precise as they are kept: an image's maps depend on it alone, whatever run asks for them first.
+    """
+    with torch.autocast(images.device.type, enabled=False), _one_thread():
+        return torch.cat([saliency(image[None]) for image in images])
+
+
+def drawn_maps(saliency: SaliencyCache, images: Tensor) -> Tensor:
+    """Return a map of each of the normalised images ``(B, 3, H, W)``, of a level drawn for each, ``(B, H, W)``."""
+    maps = maps_of(saliency, images)
+    drawn = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
+    return maps[torch.arange(len(maps), device=maps.device), drawn]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread of the CPU: with several, the last bits of maps were not the same in every process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

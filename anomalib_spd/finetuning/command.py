@@ -17,9 +17,9 @@ from anomalib_spd.backbones.catalog import sha256_of
 from anomalib_spd.backbones.manage import check_name
 from anomalib_spd.evaluation.grid import build_data, reason
 from anomalib_spd.training_cli import TrainingCLI
+from anomalib_spd.training_module import TrainingModule
 
 from .normal_batches import NormalBatches
-from .patch_classification import PatchClassification
 
 CATEGORY = "{category}"
 
@@ -50,7 +50,7 @@ class FinetuneCLI(TrainingCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.args = list(args)
-        super().__init__("finetune", PatchClassification, AnomalibDataModule, args)
+        super().__init__("finetune", TrainingModule, AnomalibDataModule, args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name, and how images are read (a hook of ``LightningCLI``)."""

@@ -1,7 +1,6 @@
 """Fine-tuning by telling images whose patches were moved from images as they are."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +24,7 @@ from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training_module import TrainingModule
 
+from .classifiers import drawn_maps, maps_of
 from .classifiers import saliency_cache as cache_of
 
 Operation = Literal["swap", "paste"]
@@ -135,13 +135,10 @@ class PatchClassification(TrainingModule):
         """Return what guides each negative: nothing, each image's map of a level that is drawn, or those of every level."""
         if self.saliency is None:
             return [{}]
-        # one by one, and as precise as they are kept: an image's maps depend on it alone, whatever run asks for them first
-        with torch.autocast(images.device.type, enabled=False), _one_thread():
-            maps = torch.cat([self.saliency(image[None]) for image in self.normalize(images)])
+        normalized = self.normalize(images)
         if self.all_levels:
-            return [{"saliency": each} for each in maps.unbind(1)]
-        drawn = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
-        return [{"saliency": maps[torch.arange(len(maps), device=maps.device), drawn]}]
+            return [{"saliency": each} for each in maps_of(self.saliency, normalized).unbind(1)]
+        return [{"saliency": drawn_maps(self.saliency, normalized)}]
 
     def on_fit_start(self) -> None:
         """Take the classifier to where the images will be (a Lightning hook)."""
@@ -188,14 +185,3 @@ class PatchClassification(TrainingModule):
         return self.scheduled(
             torch.optim.SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread of the CPU: with several, the last bits of maps were not the same in every process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

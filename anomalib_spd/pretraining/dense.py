@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, RandomSmoothBlend
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
+from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
-from anomalib_spd.losses import localization_loss, patch_distance
-from anomalib_spd.pre_processing import check_layers
+from anomalib_spd.losses import distillation, localization_loss, patch_distance
 
 from .base import SPDPretraining
 
@@ -80,13 +80,9 @@ class DenseSPD(SPDPretraining):
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum=0.9, weight_decay=weight_decay)
-        check_layers(backbone, layers)
         self.layers, self.equalize, self.patches, self.temperature = list(layers), equalize, patches, temperature
-        modules = [info["module"] for info in self.encoder.feature_info]
-        self._indices = [modules.index(layer) for layer in layers]
-        for part in frozen:
-            self.encoder.get_submodule(part).requires_grad_(False)
-        self._freeze_what_is_not_read()
+        self.reader = LayerReader(backbone, layers)
+        self.reader.freeze_the_rest(self.encoder, frozen)
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
         if equalize:  # refused now or never
             scale_layers(self.teacher, dict.fromkeys(layers, 1.0))
@@ -115,15 +111,6 @@ class DenseSPD(SPDPretraining):
         )
         self.train()
 
-    def _freeze_what_is_not_read(self) -> None:
-        """Freeze what lies behind the last of the layers: distributed training wants a gradient of all that it trains."""
-        self.encoder.eval()
-        weights = [each for each in self.encoder.parameters() if each.requires_grad]
-        maps = self.features(self.encoder, torch.zeros(1, 3, 64, 64))
-        reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)
-        for weight, gradient in zip(weights, reached, strict=True):
-            weight.requires_grad_(gradient is not None)
-
     def train(self, mode: bool = True) -> "DenseSPD":
         """Set the mode of all but the networks, whose batch norm stays in eval."""
         super().train(mode)
@@ -149,11 +136,7 @@ class DenseSPD(SPDPretraining):
 
     def features(self, network: Any, images: Tensor) -> list[Tensor]:
         """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""
-        inputs = self.normalize(images).to(self.dtype, memory_format=torch.channels_last)
-        maps: list[Tensor] = network.forward_intermediates(
-            inputs, indices=self._indices, stop_early=True, intermediates_only=True
-        )
-        return maps
+        return self.reader(network, self.normalize(images).to(self.dtype, memory_format=torch.channels_last))
 
     def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the distillation, the SPD term, and what is logged beside them.
@@ -169,10 +152,7 @@ class DenseSPD(SPDPretraining):
                 self._measure(anchor)
             taught = self.features(self.teacher, anchor)
         maps = self.features(self.encoder, torch.cat([positive, negative]))
-        kept = [
-            (each[: len(images)] - target).square().sum(1).mean() / energy
-            for each, target, energy in zip(maps, taught, self.energies, strict=True)
-        ]
+        kept = distillation([each[: len(images)] for each in maps], taught, self.energies)
         # the loss is of ratios, but for the little that keeps distances from 0
         unit = self.energies.sum().sqrt()
         distance = patch_distance([each / unit for each in maps], mask.shape[-2:])
@@ -181,7 +161,7 @@ class DenseSPD(SPDPretraining):
         measured = torch.stack([each.detach().square().sum(1).mean() for each in maps])
         self.sums += measured
         logged |= {f"energy_{layer}": each for layer, each in zip(self.layers, measured, strict=True)}
-        return torch.stack(kept).mean(), difference_loss, {**logged, "in_order": in_order}
+        return kept.mean(), difference_loss, {**logged, "in_order": in_order}
 
     def _measure(self, images: Tensor) -> None:
         """Bring the layers to one energy before the first step, and note it; all processes alike."""
@@ -216,7 +196,4 @@ class DenseSPD(SPDPretraining):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW in one cycle over all steps of the run."""
         weights = [each for each in self.encoder.parameters() if each.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=max(steps, 2))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        return self.one_cycle(torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=self.weight_decay))
