@@ -142,8 +142,9 @@ class TrainingCLI(LightningCLI):
         trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.config.ckpt_path, weights_only=True)
         if trainer.fast_dev_run:
             return
-        # the end may lie between two checkpoints
-        if not last.is_file() or torch.load(last, weights_only=True)["global_step"] < trainer.global_step:
+        # the end may lie between two checkpoints; one process looks, as all of them have to save
+        is_old = not last.is_file() or torch.load(last, weights_only=True)["global_step"] < trainer.global_step
+        if trainer.strategy.broadcast(is_old):
             trainer.save_checkpoint(last, weights_only=False)
 
 

@@ -100,10 +100,10 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a run with other settings.
+        """Refuse to go on from a run with other settings, or with one cycle of another length.
 
         Raises:
-            ValueError: where the checkpoint's settings are not those of this run.
+            ValueError: where the checkpoint's settings, or its steps, are not those of this run.
         """
         try:
             folder = self.trainer.default_root_dir
@@ -124,3 +124,12 @@ class TrainingModule(LightningModule):
                 "Give this run its own folder with --trainer.default_root_dir."
             )
             raise ValueError(msg)
+        for schedule in checkpoint.get("lr_schedulers", []):
+            steps = int(self.trainer.estimated_stepping_batches)
+            # torch's own refusal comes at the last step
+            if (planned := schedule.get("total_steps")) not in (None, max(steps, 2)):
+                msg = (
+                    f"The checkpoint in {folder} belongs to one cycle of {planned} steps, this run has {steps}. "
+                    "Give this run its own folder with --trainer.default_root_dir."
+                )
+                raise ValueError(msg)

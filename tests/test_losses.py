@@ -1,6 +1,7 @@
 """The losses against their naive forms."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,16 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor
 
 from anomalib_spd.losses import (
+    anomaly_map,
+    detection_loss,
+    distillation,
     info_nce,
     localization_loss,
+    memory_distance,
     negative_cosine,
     nt_xent,
     patch_distance,
+    patch_embedding,
     spd_loss,
     two_way_loss,
 )
@@ -184,3 +190,193 @@ def test_images_without_a_change_count_for_nothing() -> None:
     assert [bool(each.any()) for each in distance.grad] == [True, False, False]
     nothing, in_order = localization_loss(distance, torch.zeros(3, 1, 16, 16), temperature=0.2)
     assert (nothing.item(), in_order.item()) == (0, 1)
+
+
+def test_the_distillation_equals_the_naive_form() -> None:
+    shapes = [(2, 5, 4, 3), (2, 7, 2, 2)]
+    maps, taught = [random(*shape) for shape in shapes], [random(*shape).detach() for shape in shapes]
+    energies, terms = [], []
+    for each, target in zip(maps, taught, strict=True):
+        places = [(image, y, x) for image in range(2) for y in range(each.shape[2]) for x in range(each.shape[3])]
+        energies.append(sum(target[i, :, y, x].norm() ** 2 for i, y, x in places) / len(places))
+        squares = sum((each[i, :, y, x] - target[i, :, y, x]).norm() ** 2 for i, y, x in places)
+        terms.append(squares / len(places) / energies[-1])
+    naive, ours = torch.stack(terms), distillation(maps, taught, torch.stack(energies))
+    torch.testing.assert_close(ours, naive, rtol=0, atol=1e-9)
+    weights = torch.tensor([0.3, 2.0], dtype=torch.float64)  # of each layer, lest one hide the other
+    same_with_gradients((weights * ours).sum(), (weights * naive).sum(), maps)
+    # nothing is as far from the teacher as the teacher from nothing
+    gone = distillation([0 * each for each in maps], taught, torch.stack(energies))
+    assert gone.tolist() == pytest.approx([1, 1])
+    assert not distillation(taught, taught, torch.stack(energies)).any()
+
+
+def patchcore(layers: int) -> Any:
+    names = ["blocks.0", "blocks.1", "blocks.2"][:layers]
+    return PatchcoreModel(names, "test_efficientnet", pre_trained=False)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_embedding_of_places_is_patchcores(layers: int) -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 5, 13, 18), torch.randn(2, 3, 7, 9), torch.randn(2, 4, 4, 5)][:layers]
+    stock = patchcore(layers)
+    pooled = {name: stock.feature_pooler(each) for name, each in zip(stock.layers, maps, strict=True)}
+    torch.testing.assert_close(patch_embedding(maps), stock.generate_embedding(pooled), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(20, 26), (50, 70)])
+def test_the_map_is_smoothed_as_patchcores(size: tuple[int, int]) -> None:
+    """Anomalib enlarges by repeating places, we in between them: of places that are pixels both are one."""
+    torch.manual_seed(0)
+    distances = torch.rand(3, 20, 26)
+    enlarged = F.interpolate(distances[:, None], size=size, mode="bilinear")
+    ours = anomaly_map(distances, size)
+    assert ours.shape == (3, *size)
+    torch.testing.assert_close(ours, patchcore(1).anomaly_map_generator(enlarged, size)[:, 0], rtol=0, atol=1e-5)
+
+
+def test_the_distance_from_a_memory_is_patchcores() -> None:
+    torch.manual_seed(0)
+    embedding, memory = torch.randn(3, 6, 20, 26), torch.randn(40, 6)
+    stock = patchcore(1)
+    stock.memory_bank = memory
+    scores, nearest = stock.nearest_neighbors(stock.reshape_embedding(embedding), n_neighbors=1)
+    assert len(nearest.unique()) > 30
+    expected = stock.anomaly_map_generator(scores.reshape(3, 1, 20, 26), (20, 26))[:, 0]
+    torch.testing.assert_close(memory_distance(embedding, memory, (20, 26)), expected, rtol=0, atol=1e-5)
+
+
+def test_its_gradient_reaches_places_and_memory_as_that_of_the_naive_form_does() -> None:
+    embedding, memory = random(2, 4, 17, 18), random(9, 4)
+    squares = (embedding.movedim(1, -1)[..., None, :] - memory).square().sum(-1).amin(-1)
+    naive = anomaly_map((squares + 1e-6).sqrt(), (24, 30))
+    weights = torch.rand(2, 24, 30, dtype=torch.float64)
+    ours = memory_distance(embedding, memory, (24, 30))
+    same_with_gradients((weights * ours).sum(), (weights * naive).sum(), [embedding, memory])
+
+
+def test_places_that_are_in_the_memory_are_near_and_do_no_harm() -> None:
+    memory = random(18 * 18, 4)
+    embedding = memory.detach().T.view(1, 4, 18, 18).clone().requires_grad_()
+    distance = memory_distance(embedding, memory, (36, 36))
+    assert distance.min() > 0
+    assert distance.max() < 2e-3
+    assert all(each.isfinite().all() for each in torch.autograd.grad(distance.log().sum(), [embedding, memory]))
+
+
+SIDE = 40
+TAU = 0.3
+
+
+def batch(*kinds: str) -> tuple[Tensor, Tensor]:
+    """Distances of images, and masks: a spot, dots that everything is near to, none, or all of it."""
+    torch.manual_seed(0)
+    distance = torch.rand(len(kinds), SIDE, SIDE, dtype=torch.float64) * 2 + 0.2
+    changed = torch.zeros(len(kinds), 1, SIDE, SIDE, dtype=torch.float64)
+    for image, kind in zip(changed[:, 0], kinds, strict=True):
+        if kind == "spot":
+            image[5:11, 20:27] = 1
+        elif kind == "dots":
+            image[3::7, 3::7] = 1
+        elif kind == "all":
+            image[:] = 1
+    return distance, changed
+
+
+def expected_detection(distance: Tensor, changed: Tensor, hardest: float, beside: int) -> tuple[float, float]:
+    """What the loss is on average, and the share in order, from all pairs that can be drawn."""
+    found, rims, alarms = [], [], []
+    for values, mask in zip(distance.tolist(), changed[:, 0].tolist(), strict=True):
+        mine, rim, far = [], [], []
+        spots = [(y, x) for y in range(SIDE) for x in range(SIDE) if mask[y][x]]
+        for y in range(SIDE):
+            for x in range(SIDE):
+                if mask[y][x]:
+                    mine.append(values[y][x])
+                elif any(abs(y - v) <= beside and abs(x - u) <= beside for v, u in spots):
+                    rim.append(values[y][x])
+                else:
+                    far.append(values[y][x])
+        alarms += sorted(far)[::-1][: int(hardest * SIDE**2)]
+        if mine and rim:
+            found.append(mine)
+            rims.append(rim)
+    losses, orders = [], []
+    for mine, rim in zip(found, rims, strict=True):
+        for others in (alarms, rim):
+            one, other = torch.meshgrid(torch.tensor(mine).double(), torch.tensor(others).double(), indexing="ij")
+            losses.append((TAU * (1 + (other / one) ** (1 / TAU)).log()).mean().item())
+        orders.append((torch.tensor(mine)[:, None] > torch.tensor(alarms)).double().mean().item())
+    return sum(losses) / len(losses), sum(orders) / len(orders)
+
+
+@pytest.mark.parametrize("kinds", [("spot",), ("spot", "none", "spot"), ("dots", "spot"), ("all", "spot")])
+def test_detection_loss_is_the_mean_of_all_pairs(kinds: tuple[str, ...]) -> None:
+    distance, changed = batch(*kinds)
+    distance[0] *= 3  # its false alarms are those of the others too
+    settings: Any = {"hardest": 0.1, "beside": 3}
+    draws = [torch.stack(detection_loss(distance, changed, TAU, **settings, pairs=64)) for _ in range(100)]
+    error = torch.stack(draws).std(0) / 100**0.5
+    assert (error < 0.02).all()  # so that what follows says something
+    mean = torch.stack(draws).mean(0)
+    expected = torch.tensor(expected_detection(distance, changed, **settings)).double()
+    assert ((mean - expected).abs() < 4 * error).all(), (mean, expected, error)
+
+
+def test_only_ratios_of_distances_to_a_memory_count() -> None:
+    distance, changed = batch("spot", "spot")
+    losses = []
+    for factor in (1, 7):
+        torch.manual_seed(1)
+        losses.append(detection_loss(factor * distance, changed, TAU)[0].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_what_stands_out_costs_nothing_and_what_does_not_is_mended() -> None:
+    _, changed = batch("spot", "spot")
+    order = torch.where(changed[:, 0] > 0, 50.0, 1.0).double()
+    loss, in_order = detection_loss(order, changed, TAU)
+    assert 0 <= loss.item() < 1e-5
+    assert in_order == 1
+
+    logs = (-order.log()).requires_grad_()
+    loss, in_order = detection_loss(logs.exp(), changed, TAU)
+    assert loss.item() == pytest.approx(math.log(50), rel=1e-5)
+    assert in_order == 0
+    (gradient,) = torch.autograd.grad(loss, logs)
+    inside = changed[:, 0] > 0
+    assert (gradient[inside] <= 0).all()
+    assert (gradient[~inside] >= 0).all()
+    assert -gradient[inside].sum().item() == pytest.approx(1, rel=1e-5)
+    optimizer = torch.optim.Adam([logs], lr=0.2)
+    for _ in range(60):
+        loss, in_order = detection_loss(logs.exp(), changed, TAU, pairs=64)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert in_order > 0.99
+
+
+@pytest.mark.parametrize("kinds", [("none", "none"), ("dots", "dots"), ("all", "none"), ("all", "all")])
+def test_without_changes_or_false_alarms_there_is_nothing_to_learn(kinds: tuple[str, ...]) -> None:
+    distance, changed = batch(*kinds)
+    distance.requires_grad_()
+    loss, in_order = detection_loss(distance, changed, TAU)
+    assert (loss.item(), in_order.item()) == (0, 1)
+    (gradient,) = torch.autograd.grad(loss, distance)
+    assert not gradient.any()  # and no NaN, which is not 0
+
+
+def test_images_count_for_what_they_show() -> None:
+    """One without a change gives false alarms, one that is all change nothing."""
+    distance, changed = batch("spot", "none", "all")
+    distance.requires_grad_()
+    (gradient,) = torch.autograd.grad(detection_loss(distance, changed, TAU)[0], distance)
+    assert gradient.isfinite().all()
+    spot, none, everything = gradient
+    assert (spot < 0).any()
+    assert (spot > 0).any()
+    assert (none > 0).any()
+    assert not (none < 0).any()
+    assert not everything.any()

@@ -40,12 +40,23 @@ class LayerReader:
         Args:
             network: is left in eval mode.
             frozen: names of its parts.
+
+        Raises:
+            ValueError: where the network has no such part, or no weight is left to be trained.
         """
+        parts = dict(network.named_modules())
         for part in frozen:
-            network.get_submodule(part).requires_grad_(False)
+            if part not in parts:
+                known = ", ".join(name for name, _ in network.named_children())
+                raise ValueError(f"{type(network).__name__} has no part {part!r} to be frozen. It has: {known}.")
+            parts[part].requires_grad_(False)
         network.eval()
         weights = [each for each in network.parameters() if each.requires_grad]
         maps = self(network, torch.zeros(1, 3, 64, 64))
+        if not any(each.requires_grad for each in maps):
+            raise ValueError(
+                f"Nothing of {', '.join(self.layers)} is left to be trained: freeze less than {list(frozen)}."
+            )
         reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)
         for weight, gradient in zip(weights, reached, strict=True):
             weight.requires_grad_(gradient is not None)

@@ -133,7 +133,7 @@ def _run(cli: FinetuneCLI) -> None:
     cli.build()
     trainer: Any = cli.trainer
     cli.fit()  # or find that all is done, or that the checkpoint is of another run
-    if trainer.fast_dev_run:
+    if trainer.fast_dev_run or not trainer.is_global_zero:  # one of several processes names it
         return
     if not on_shelf:
         images = cli.datamodule.images

@@ -44,7 +44,8 @@ class MemoryLocalization(TrainingModule):
     sees how normal parts differ from each other, which changes alone do not show.
 
     Beside it a distillation keeps the memory's features at what the backbone, frozen, gives. Batch norm stays in eval, and the
-    first layers are not trained. With ``eta = 0`` the distillation alone is left, which changes nothing: the control.
+    first layers are not trained. With ``eta = 0`` the distillation alone is left, and with it what weight decay does to features
+    in as many steps: the control.
 
     Source: ours; the changes are those of SPD, CutSwap and Li et al., CutPaste (CVPR 2021), smaller ones too.
 

@@ -39,7 +39,8 @@ class PatchClassification(TrainingModule):
     of their class. CutSwap's patches lie where a classifier looks: its LayerCAM maps of several layers are computed once an
     image, of the image before its change of colours, and kept on disk; a step draws one of them for each image.
 
-    In the first ``frozen_steps`` the head alone is trained; the encoder is in eval mode, batch norm too.
+    In the first ``frozen_steps`` the head alone is trained; the encoder is in eval mode, batch norm too. With several processes
+    they need ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Source: CutSwap (multilevel saliency-guided fine-tuning), equations 1 to 5, and Li et al., CutPaste (CVPR 2021); what
     they leave open is that of CutPaste's public re-implementations: optimiser, head, colours, warm-up. Departures: the loss is

@@ -1,7 +1,7 @@
 """The classifiers that guide the swaps: which layers, where their maps are kept, and whose they are."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -11,7 +11,7 @@ from timm.models import VGG, vgg
 
 from anomalib_spd.backbones import add
 from anomalib_spd.finetuning import classifiers
-from anomalib_spd.finetuning.classifiers import saliency_cache
+from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of, saliency_cache
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS
 from tests.evaluation.grids import put_on_shelf
@@ -92,3 +92,39 @@ def test_a_folder_of_ones_own(home: Path, tmp_path: Path) -> None:
     cache(images())
     assert len(list((tmp_path / "maps").rglob("*.safetensors"))) == 3
     assert not (home / ".saliency").exists()
+
+
+def test_maps_of_a_batch_are_those_of_each_image_on_one_thread() -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def saliency(images: torch.Tensor) -> torch.Tensor:
+        seen.append((len(images), torch.get_num_threads(), torch.is_autocast_enabled("cpu")))
+        return images.mean(1, keepdim=True) * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+
+    try:
+        torch.set_num_threads(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = maps_of(cast(Any, saliency), images(4))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(1, 1, False)] * 4
+    assert torch.equal(maps, saliency(images(4)))
+
+
+def test_each_image_is_given_a_map_of_its_own_of_a_level_that_is_drawn() -> None:
+    levels = torch.arange(3.0).view(1, 3, 1, 1)
+
+    def saliency(images: torch.Tensor) -> torch.Tensor:
+        return images[:, :1] + 100 * levels
+
+    batch, drawn = images(5), []
+    for _ in range(40):
+        maps = drawn_maps(cast(Any, saliency), batch)
+        assert maps.shape == (5, 64, 64)
+        level = ((maps - batch[:, 0]) / 100).mean((1, 2)).round()
+        torch.testing.assert_close(maps, batch[:, 0] + 100 * level.view(5, 1, 1))
+        drawn.append(level)
+    counts = torch.stack(drawn)
+    assert all(set(column.tolist()) == {0, 1, 2} for column in counts.T)
+    assert any(len(row.unique()) > 1 for row in counts)  # not one for all

@@ -17,7 +17,7 @@ from anomalib_spd.cli import main
 from tests.conftest import REPOSITORY
 from tests.evaluation.grids import LAYERS, tiny_shelf
 
-from .tiny import RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
+from .tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
 RECIPES = sorted((REPOSITORY / "configs" / "finetune").glob("*.yaml"))
 
@@ -128,6 +128,38 @@ def test_a_run_does_not_go_on_from_one_on_other_images(
 
 # what follows trains anew
 
+
+def test_a_training_on_a_memory_ends_on_the_shelf(
+    root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(root, tmp_path, "remembering", "--trainer.max_steps", "3", recipe=MEMORY) == 0
+    trained = weights(tmp_path, "remembering", 3)
+    # the head that classifies is not kept
+    named, before = (
+        timm.create_model(name, pretrained=True, num_classes=0).state_dict() for name in ("remembering", "tiny_a")
+    )
+    assert all(torch.equal(each, trained[f"encoder.{name}"]) for name, each in named.items())
+    changed = {name for name, each in named.items() if not torch.equal(each, before[name])}
+    assert {name.rpartition(".")[0].split(".")[1] for name in changed} == {"1", "2"}
+    assert all(torch.equal(each, trained[f"teacher.{name}"]) for name, each in before.items())
+    levels = timm.create_model("remembering", pretrained=True, features_only=True, out_indices=(1, 2)).eval()
+    image = torch.rand(1, 3, 64, 64)
+    found = Patchcore(backbone="remembering", layers=LAYERS).model.eval().feature_extractor(image)
+    assert all(torch.equal(*pair) for pair in zip(found.values(), levels(image), strict=True))
+    provenance = find("remembering").provenance
+    assert provenance.data == "6 normal training images of Visa one"
+    assert "MemoryLocalization" in provenance.recipe
+    with (tmp_path / "remembering" / "log" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    logged = {"loss", "loss_detection", "in_order", "learning_rate", "keep_blocks.1", "energy_blocks.2"}
+    assert logged <= set(rows[0])
+    assert all(float(row["loss_detection"]) > 0 for row in rows)
+    # its cycle has an end
+    assert finetune(root, tmp_path, "remembering", "--trainer.max_steps", "5", recipe=MEMORY) == 1
+    assert "belongs to one cycle of 3 steps, this run has 5. Give this run its own folder" in capsys.readouterr().err
+
+
 SHORT = ("--trainer.max_steps", "2", "--model.init_args.clusters", "1", "--model.init_args.frozen_steps", "0")
 
 
@@ -190,8 +222,10 @@ def test_a_folder_of_images_has_no_categories(
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_run_and_a_trial_leaves_nothing(recipe: Path, root: Path, home: Path, tmp_path: Path) -> None:
     shelf = sorted(path.name for path in home.iterdir())
+    # those of the classifier, where the recipe names them
+    more = () if recipe == MEMORY else ("--model.init_args.layers=null",)
     arguments = [
-        *small(tmp_path / "runs", "--model.init_args.layers=null"),
+        *small(tmp_path / "runs", *more, recipe=recipe),
         *of_visa(root),
         "--name",
         "trial",

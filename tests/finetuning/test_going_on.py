@@ -11,35 +11,39 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-from .tiny import RECIPE, equal, finetune, of_visa, small, stopping, weights
+from .tiny import MEMORY, RECIPE, equal, finetune, of_visa, small, stopping, weights
 
 # a warm-up that a checkpoint lies in
 WARM_UP = ("--model.init_args.frozen_steps", "3")
 
 
 @pytest.mark.parametrize(
-    ("more", "steps"),
+    ("recipe", "more", "steps"),
     [
-        (("--seed_everything", "4"), (3, 7)),
+        (RECIPE, (*WARM_UP, "--seed_everything", "4"), (3, 7)),
+        pytest.param(MEMORY, (), (5,), marks=pytest.mark.slow),
         pytest.param(
-            ("--model.init_args.all_levels", "true", "--model.init_args.ways", "2"), (5,), marks=pytest.mark.slow
+            RECIPE,
+            (*WARM_UP, "--model.init_args.all_levels", "true", "--model.init_args.ways", "2"),
+            (5,),
+            marks=pytest.mark.slow,
         ),
     ],
 )
 def test_the_weights_are_those_of_an_undisturbed_run(
-    root: Path, home: Path, tmp_path: Path, more: tuple[str, ...], steps: tuple[int, ...]
+    root: Path, home: Path, tmp_path: Path, recipe: Path, more: tuple[str, ...], steps: tuple[int, ...]
 ) -> None:
     """The first time with maps that are kept from start to start, then with none."""
-    assert finetune(root, tmp_path / "whole", "whole", *WARM_UP, *more) == 0
+    assert finetune(root, tmp_path / "whole", "whole", *more, recipe=recipe) == 0
     whole = weights(tmp_path / "whole", "whole")
     for number, name in enumerate(["warm", "cold"]):
         for step in steps:
             with pytest.raises(RuntimeError, match="power cut"):
-                finetune(root, tmp_path, name, *WARM_UP, *more, stopping(step))
+                finetune(root, tmp_path, name, *more, stopping(step), recipe=recipe)
             assert not (home / name).exists()
             if name == "cold":
                 shutil.rmtree(home / ".saliency")
-        assert finetune(root, tmp_path, name, *WARM_UP, *more) == 0
+        assert finetune(root, tmp_path, name, *more, recipe=recipe) == 0
         assert equal(weights(tmp_path, name), whole)
         assert (home / name / "model.safetensors").is_file()
         if number == 0:

@@ -10,16 +10,21 @@ from anomalib_spd.cli import main
 from tests.conftest import REPOSITORY
 
 RECIPE = REPOSITORY / "configs" / "finetune" / "cutswap.yaml"
+MEMORY = RECIPE.with_name("memory.yaml")
 STEPS = 9  # of a run; an epoch of 6 images has 3
 EVERY = 2  # steps a checkpoint
 
 
-def small(folder: Path, *more: str) -> list[str]:
+def small(folder: Path, *more: str, recipe: Path = RECIPE) -> list[str]:
     """What shrinks a shipped recipe: tiny networks that are on the shelf, small images, few steps."""
+    layers = "--model.init_args.layers=[blocks.1,blocks.2]"
+    parts = "--model.init_args.frozen=[conv_stem,bn1,blocks.0]"
+    # in smaller images there is no place away from a change
+    of_memory = (layers, parts, "--side", "64")
     return [
         *("--model.init_args.backbone", "tiny_a", "--model.init_args.classifier", "tiny_b"),
-        *("--model.init_args.frozen_steps", "2", "--folder", str(folder)),
-        *("--batch_size", "2", "--side", "32", "--num_workers", "0"),
+        *("--folder", str(folder), "--batch_size", "2", "--side", "32", "--num_workers", "0"),
+        *(of_memory if recipe == MEMORY else ("--model.init_args.frozen_steps", "2")),
         *("--trainer.max_steps", str(STEPS), "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
         *("--checkpoint.every_n_train_steps", str(EVERY), *more),
     ]
@@ -33,15 +38,16 @@ def of_visa(root: Path, category: str | None = "one") -> list[str]:
     ]
 
 
-def finetune(root: Path, folder: Path, name: str, *more: str) -> int:
+def finetune(root: Path, folder: Path, name: str, *more: str, recipe: Path = RECIPE) -> int:
     """Run the command on the images of ``one``."""
-    return main(["finetune", "--config", str(RECIPE), *small(folder), *of_visa(root), "--name", name, *more])
+    shrunk = small(folder, recipe=recipe)
+    return main(["finetune", "--config", str(recipe), *shrunk, *of_visa(root), "--name", name, *more])
 
 
-def failing(capsys: pytest.CaptureFixture[str], *args: Any) -> str:
+def failing(capsys: pytest.CaptureFixture[str], *args: Any, **kwargs: Any) -> str:
     """Run the command, which is to fail, and return what it said, which is to be one line."""
     capsys.readouterr()
-    assert finetune(*args) == 1
+    assert finetune(*args, **kwargs) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     return line
 
