@@ -14,7 +14,8 @@ from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import MemoryLocalization, memory_localization
 from anomalib_spd.losses import patch_embedding
 
-SIDE = 64
+from .spots import SIDE, near, take_for_salient
+
 # the first pixels of two spots of 3 x 3, of each level's map
 SPOTS = [((2, 2), (40, 40)), ((4, 40), (40, 6))]
 # the longest side of a swapped patch, pixels
@@ -285,31 +286,9 @@ def test_changes_are_local_and_stay_in_range(kind: str) -> None:
 
 def seeing(**settings: Any) -> tuple[Any, list[Tensor]]:
     """A model that takes the spots for salient; and what it looked at."""
-    model, seen = model_of(**settings), []
-    for each in model.changes:
-        if isinstance(each, RandomCutSwap | RandomCutSwapScar):
-            each.flags["clusters"] = 2
-
-    def saliency(images: Tensor) -> Tensor:
-        seen.append(images.clone())
-        maps = torch.rand(len(images), len(SPOTS), SIDE, SIDE) * 0.1
-        for level, spots in enumerate(SPOTS):
-            for y, x in spots:
-                maps[:, level, y : y + 3, x : x + 3] += 0.9
-        return maps
-
-    model.saliency = saliency
-    return model, seen
-
-
-def near(level: int) -> Tensor:
-    """Pixels that a patch may cover whose first pixel lies in a spot of the level, bool ``(H, W)``."""
-    covered = torch.zeros(SIDE, SIDE, dtype=torch.bool)
-    for y, x in SPOTS[level]:
-        # shifted inwards at the border
-        y, x = min(y, SIDE - REACH), min(x, SIDE - REACH)
-        covered[y : y + REACH + 5, x : x + REACH + 5] = True
-    return covered
+    model = model_of(**settings)
+    swaps = [each for each in model.changes if isinstance(each, RandomCutSwap | RandomCutSwapScar)]
+    return model, take_for_salient(model, swaps, SPOTS)
 
 
 def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None:
@@ -319,7 +298,7 @@ def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None
         first, second = model.views(noise(8))
         where = (first != second).any(1)
         assert where.flatten(1).any(1).all()
-        fits = torch.stack([~(where & ~near(level)).flatten(1).any(1) for level in range(len(SPOTS))], 1)
+        fits = torch.stack([~(where & ~near(SPOTS[level], REACH)).flatten(1).any(1) for level in range(len(SPOTS))], 1)
         assert fits.any(1).all()  # all changes of an image are of one level
         drawn |= fits & (fits.sum(1, keepdim=True) == 1)
     assert drawn.all()
@@ -332,7 +311,7 @@ def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None
 def test_without_a_map_patches_lie_anywhere() -> None:
     first, second = model_of(patches=1).views(noise(64))
     where = (first != second).any(1)
-    assert all((where & ~near(level)).any() for level in range(len(SPOTS)))
+    assert all((where & ~near(SPOTS[level], REACH)).any() for level in range(len(SPOTS)))
     # each part of the image is reached
     assert where.view(64, 4, 16, 4, 16).any(4).any(2).any(0).all()
 
@@ -343,7 +322,7 @@ def test_beside_swaps_other_changes_are_not_guided() -> None:
     for _ in range(12):
         first, second = model.views(noise(4))
         where = (first != second).any(1)
-        outside += int((where & ~(near(0) | near(1))).any())
+        outside += int((where & ~(near(SPOTS[0], REACH) | near(SPOTS[1], REACH))).any())
     assert outside > 0
     assert len(seen) == 4 * 12
 

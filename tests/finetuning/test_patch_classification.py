@@ -12,7 +12,8 @@ from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import PatchClassification
 from anomalib_spd.saliency import LayerCAM
 
-SIDE = 64
+from .spots import SIDE, near, take_for_salient
+
 SCALE = (0.02, 0.03)
 # the longest side of a patch of that scale, pixels, and of the square that a scar turns in, which is smaller
 REACH = math.ceil((SCALE[1] / 0.3) ** 0.5 * SIDE)
@@ -29,30 +30,8 @@ def small(**settings: Any) -> Any:
 
 def seeing(**settings: Any) -> tuple[Any, list[Tensor]]:
     """A model that takes the spots for salient; and what it looked at."""
-    model, seen = small(**settings), []
-    for each in (model.patch, model.scar):
-        each.flags["clusters"] = 2
-
-    def saliency(images: Tensor) -> Tensor:
-        seen.append(images.clone())
-        maps = torch.rand(len(images), len(SPOTS), SIDE, SIDE) * 0.1
-        for level, spots in enumerate(SPOTS):
-            for y, x in spots:
-                maps[:, level, y : y + 3, x : x + 3] += 0.9
-        return maps
-
-    model.saliency = saliency
-    return model, seen
-
-
-def near(level: int) -> Tensor:
-    """Pixels that a patch may cover whose first pixel lies in a spot of the level, bool ``(H, W)``."""
-    covered = torch.zeros(SIDE, SIDE, dtype=torch.bool)
-    for y, x in SPOTS[level]:
-        # shifted inwards at the border
-        y, x = min(y, SIDE - REACH), min(x, SIDE - REACH)
-        covered[y : y + REACH + 5, x : x + REACH + 5] = True
-    return covered
+    model = small(**settings)
+    return model, take_for_salient(model, (model.patch, model.scar), SPOTS)
 
 
 def changed(positive: Tensor, negative: Tensor) -> Tensor:
@@ -123,9 +102,9 @@ def test_every_level_gives_a_negative_where_its_own_map_is_salient() -> None:
             where = changed(positive, negative)
             level = number % len(SPOTS)
             assert where.flatten(1).any(1).all()
-            assert not (where & ~near(level)).any()
+            assert not (where & ~near(SPOTS[level], REACH)).any()
             # what the others cover is not what this one does
-            outside += int((where & ~near((level + 1) % len(SPOTS))).any())
+            outside += int((where & ~near(SPOTS[(level + 1) % len(SPOTS)], REACH)).any())
     assert outside == 5 * 2 * len(SPOTS)
     assert len(seen) > 0
 
@@ -134,7 +113,7 @@ def test_without_a_map_patches_are_swapped_anywhere() -> None:
     positive, patch, scar = small().views(noise(64))
     for negative in (patch, scar):
         where = changed(positive, negative)
-        assert all((where & ~near(level)).any() for level in range(len(SPOTS)))
+        assert all((where & ~near(SPOTS[level], REACH)).any() for level in range(len(SPOTS)))
         # each part of the image is reached
         assert where.view(64, 4, 16, 4, 16).any(4).any(2).any(0).all()
 
@@ -148,7 +127,12 @@ def test_each_image_draws_a_level_and_in_time_all_of_them() -> None:
         assert len(negatives) == 2
         fits = torch.stack(
             [
-                torch.stack([~(changed(positive, negative) & ~near(level)).flatten(1).any(1) for negative in negatives])
+                torch.stack(
+                    [
+                        ~(changed(positive, negative) & ~near(SPOTS[level], REACH)).flatten(1).any(1)
+                        for negative in negatives
+                    ]
+                )
                 for level in range(len(SPOTS))
             ]
         ).all(1)
