@@ -71,7 +71,7 @@ class MemoryLocalization(TrainingModule):
 
     Batch:
         ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, B at least 2, as large as detectors will see them; labels are
-        not used.
+        not used. Of several categories (``--per dataset``) it has to hold some images of each, so that they are among the memory.
 
     Checkpoint:
         the encoder's tensors are named ``encoder.*``; ``anomalib-spd backbones add`` reads them.
