@@ -40,6 +40,21 @@ class TrainingModule(LightningModule):
         """Note the run's seed (a Lightning hook)."""
         self._seed = torch.initial_seed()
 
+    def on_train_start(self) -> None:
+        """Refuse to go on with one cycle of another length (a Lightning hook): torch's own refusal comes at the last step.
+
+        Raises:
+            ValueError: where the checkpoint's cycle has not this run's steps.
+        """
+        schedule: Any = self.lr_schedulers()
+        steps = int(self.trainer.estimated_stepping_batches)
+        if isinstance(schedule, torch.optim.lr_scheduler.OneCycleLR) and schedule.total_steps != max(steps, 2):
+            msg = (
+                f"The checkpoint in {self.trainer.default_root_dir} belongs to one cycle of {schedule.total_steps} steps, this "
+                f"run has {steps}. Give this run its own folder with --trainer.default_root_dir."
+            )
+            raise ValueError(msg)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
         del batch
@@ -100,10 +115,10 @@ class TrainingModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a run with other settings, or with one cycle of another length.
+        """Refuse to go on from a run with other settings.
 
         Raises:
-            ValueError: where the checkpoint's settings, or its steps, are not those of this run.
+            ValueError: where the checkpoint's settings are not those of this run.
         """
         try:
             folder = self.trainer.default_root_dir
@@ -124,12 +139,3 @@ class TrainingModule(LightningModule):
                 "Give this run its own folder with --trainer.default_root_dir."
             )
             raise ValueError(msg)
-        for schedule in checkpoint.get("lr_schedulers", []):
-            steps = int(self.trainer.estimated_stepping_batches)
-            # torch's own refusal comes at the last step
-            if (planned := schedule.get("total_steps")) not in (None, max(steps, 2)):
-                msg = (
-                    f"The checkpoint in {folder} belongs to one cycle of {planned} steps, this run has {steps}. "
-                    "Give this run its own folder with --trainer.default_root_dir."
-                )
-                raise ValueError(msg)
