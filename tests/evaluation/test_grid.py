@@ -61,7 +61,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "dev": [3, 3, 3, 3],
             "dense": [4, 1, 3, 3],
             "cutswap": [8, 2, 3, 3],
-            "cutswap_ablations": [16, 2, 3, 3],
+            "memory_ablations": [16, 1, 3, 3],
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
         },
