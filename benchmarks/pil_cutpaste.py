@@ -22,21 +22,23 @@ WAYS = 3
 
 
 class PerImageCutPaste(LightningModule):
-    """Told apart are images as they are, with a patch pasted, and with a scar: network and optimiser are ours.
+    """Told apart are images as they are, with a patch pasted, and with a scar: network and optimiser are ours, their layout PyTorch's.
 
     Args:
-        backbone: of timm, or on the shelf; channels last, as ours.
+        backbone: of timm, or on the shelf.
+        channels_last: the layout of the network and its inputs, as ours.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, backbone: str, channels_last: bool = False) -> None:
         super().__init__()
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.encoder: Any = timm.create_model(backbone, num_classes=0)
-        self.encoder = self.encoder.to(memory_format=torch.channels_last)
+        self.encoder = self.encoder.to(memory_format=self.layout)
         self.head = mlp([self.encoder.num_features, 512, 128, WAYS])
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Return the cross-entropy of normalised images, patches and scars, ``(B, 3, H, W)`` each."""
-        inputs = torch.cat(batch).contiguous(memory_format=torch.channels_last)
+        inputs = torch.cat(batch).contiguous(memory_format=self.layout)
         labels = torch.arange(WAYS, device=self.device).repeat_interleave(len(batch[0]))
         return F.cross_entropy(self.head(self.encoder(inputs)), labels)
 

@@ -18,6 +18,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwapScar,
     RandomSmoothBlend,
 )
+from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
@@ -29,9 +30,6 @@ from .classifiers import drawn_maps
 from .classifiers import saliency_cache as cache_of
 
 Change = Literal["swap", "paste", "blend"]
-
-#: what differs less is not seen as changed
-VISIBLE = 0.03
 
 
 class MemoryLocalization(TrainingModule):
@@ -171,7 +169,7 @@ class MemoryLocalization(TrainingModule):
             raise ValueError(msg)
         remembered, queries = images.tensor_split([len(images) // 2])
         changed = self._changed(queries)
-        mask = ((changed - queries).abs().amax(1, keepdim=True) > VISIBLE).to(images.dtype)
+        mask = visibly_changed(queries, changed)
         with torch.no_grad():
             taught = self._maps(self.teacher, remembered)
             energies = torch.stack([each.square().sum(1).mean() for each in taught])

@@ -2,9 +2,10 @@
 
 from .base import SPDPretraining
 from .dense import DenseSPD
+from .memory import MemorySPD
 from .moco import MoCoSPD
 from .simclr import SimCLRSPD
 from .simsiam import SimSiamSPD
 from .supervised import SupervisedSPD
 
-__all__ = ["DenseSPD", "MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]
+__all__ = ["DenseSPD", "MemorySPD", "MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]

@@ -18,14 +18,12 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, RandomSmoothBlend
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
+from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
 from anomalib_spd.losses import distillation, localization_loss, patch_distance
 
 from .base import SPDPretraining
-
-#: what differs less is not seen as changed
-VISIBLE = 0.03
 
 
 class DenseSPD(SPDPretraining):
@@ -105,7 +103,7 @@ class DenseSPD(SPDPretraining):
             ]
         )
         # as one part does not lie quite as another; where a place was is still among its neighbours
-        self.move = AugmentationSequential(
+        self.move: nn.Module = AugmentationSequential(
             RandomAffine(6.0, translate=(0.025, 0.025), scale=(0.97, 1.03), padding_mode="reflection", p=1.0),
             data_keys=["input", "mask"],
         )
@@ -127,12 +125,15 @@ class DenseSPD(SPDPretraining):
         with torch.no_grad():
             anchor = self.crop(images)
             positive = self.photometric(anchor).clamp(0, 1)
-            negative = positive
-            for _ in range(self.patches):
-                negative = self.changes[int(torch.randint(len(self.changes), ()))](negative)
-            mask = ((negative - positive).abs().amax(1, keepdim=True) > VISIBLE).to(images.dtype)
-            negative, mask = self.move(negative, mask)
+            negative, mask = self.move(*self._changed(positive))
             return [anchor, positive, self.noise(negative).clamp(0, 1), mask]
+
+    def _changed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images with local changes, and the mask of what has changed visibly."""
+        changed = images
+        for _ in range(self.patches):
+            changed = self.changes[int(torch.randint(len(self.changes), ()))](changed)
+        return changed, visibly_changed(images, changed)
 
     def features(self, network: Any, images: Tensor) -> list[Tensor]:
         """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""
@@ -157,11 +158,14 @@ class DenseSPD(SPDPretraining):
         unit = self.energies.sum().sqrt()
         distance = patch_distance([each / unit for each in maps], mask.shape[-2:])
         difference_loss, in_order = localization_loss(distance, mask, self.temperature)
-        logged = {f"keep_{layer}": each.detach() for layer, each in zip(self.layers, kept, strict=True)}
+        return kept.mean(), difference_loss, {**self._noted(maps, kept), "in_order": in_order}
+
+    def _noted(self, maps: list[Tensor], kept: Tensor) -> dict[str, Tensor]:
+        """Note the layers' energies, and return what is logged of each: that, and how far it is from the backbone."""
         measured = torch.stack([each.detach().square().sum(1).mean() for each in maps])
         self.sums += measured
-        logged |= {f"energy_{layer}": each for layer, each in zip(self.layers, measured, strict=True)}
-        return kept.mean(), difference_loss, {**logged, "in_order": in_order}
+        logged = {f"keep_{layer}": each.detach() for layer, each in zip(self.layers, kept, strict=True)}
+        return logged | {f"energy_{layer}": each for layer, each in zip(self.layers, measured, strict=True)}
 
     def _measure(self, images: Tensor) -> None:
         """Bring the layers to one energy before the first step, and note it; all processes alike."""

@@ -74,7 +74,7 @@ def test_parts_make_up_a_step(tables: list[Table]) -> None:
 @pytest.mark.parametrize(
     ("first", "others"),
     [
-        (3, ["encoder, head and optimiser alone"]),
+        (3, ["encoder, head and optimiser alone, ours", "encoder, head and optimiser alone, theirs"]),
         (5, ["decoding alone, ours", "CutPaste, image by image, of images in memory"]),
     ],
 )

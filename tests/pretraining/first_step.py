@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from anomalib_spd.pretraining import DenseSPD
+
 
 class FirstStep(Callback):
     """Takes chance out of the views and the batch out of batch norm, and keeps the gradients of the first step."""
@@ -22,7 +24,7 @@ class FirstStep(Callback):
             own = {"SimSiamSPD": 2, "SimCLRSPD": 2, "MoCoSPD": 1, "SupervisedSPD": 1}[type(module).__name__]
             return [_turned(images, times) for times in range(own + 3)]
 
-        if type(pl_module).__name__ == "DenseSPD":  # its views come with a mask of what differs
+        if isinstance(pl_module, DenseSPD):  # its views come with a mask of what differs
             return
         pl_module.views = MethodType(views, pl_module)
         if hasattr(pl_module, "moco_view"):

@@ -14,6 +14,9 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.test_cli import HEADS
 
+# these draw places to compare, each process of its own
+DENSE = {"dense", "memory"}
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,8 +49,7 @@ def first_step(method: str, images: Path, folder: Path, processes: int) -> tuple
 
 
 @pytest.mark.slow
-# the dense one draws places to compare, each process of its own
-@pytest.mark.parametrize("method", sorted(HEADS.keys() - {"dense"}))
+@pytest.mark.parametrize("method", sorted(HEADS.keys() - DENSE))
 def test_two_processes_learn_what_one_does(method: str, images: Path, tmp_path: Path) -> None:
     alone, state = first_step(method, images, tmp_path / "one", 1)
     rank_0, rank_1, state_0, state_1 = first_step(method, images, tmp_path / "two", 2)
@@ -65,9 +67,10 @@ def test_two_processes_learn_what_one_does(method: str, images: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_dense_one_stays_the_same_in_both_processes(images: Path, tmp_path: Path) -> None:
-    """Its energies are those of both, and its gradients their mean."""
-    rank_0, rank_1, *_ = first_step("dense", images, tmp_path / "two", 2)
+@pytest.mark.parametrize("method", sorted(DENSE))
+def test_the_dense_ones_stay_the_same_in_both_processes(method: str, images: Path, tmp_path: Path) -> None:
+    """Their energies are those of both, and their gradients the mean."""
+    rank_0, rank_1, *_ = first_step(method, images, tmp_path / "two", 2)
     assert rank_0.keys() == rank_1.keys()
     assert any(each.abs().max() > 1e-3 for each in rank_0.values())
     for name, gradient in rank_0.items():
