@@ -7,10 +7,15 @@ import logging
 import multiprocessing
 import os
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from importlib import import_module
 from typing import Any, Protocol
+
+from anomalib_spd import backbones
+
+#: what every process has to import
+PRELOADED = "anomalib_spd.evaluation.preloaded"
 
 Work = Callable[..., None]
 
@@ -31,7 +36,8 @@ class Runner(Protocol):
 class Processes:
     """Processes of this machine.
 
-    Every group has a new one: what one leaves in memory, or its death, does not touch the next.
+    Every group has a new one: what one leaves in memory, or its death, does not touch the next. Where the system can fork, they
+    are copies of one that has imported what all need, some ten seconds' work, and done nothing else.
 
     Args:
         workers: how many run at a time.
@@ -39,10 +45,14 @@ class Processes:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload([PRELOADED])
 
     def submit(self, work: Work, *args: Any) -> "Future[None]":
         """Start a piece of work at once."""
-        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_start)
+        pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=(dict(os.environ),))
         future = pool.submit(work, *args)
         pool.shutdown(wait=False)
         return future
@@ -92,10 +102,16 @@ class Ray:
         self._ray.shutdown()
 
 
-def _start() -> None:
-    """End this process when the one that started it is killed: another start of the grid must not meet it."""
-    # anomalib's import of its own parts
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
+def _start(environment: dict[str, str]) -> None:
+    """Begin as the process that started this one would, and end when it is killed: another start of the grid must not meet this.
+
+    Args:
+        environment: of that process; a copied process has what was set when its original began, and the shelf of then.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    import_module(PRELOADED)  # where nothing was copied
+    backbones.register()
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
