@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
 from anomalib_spd.evaluation import benchmark
 from anomalib_spd.evaluation.grid import Grid
 from anomalib_spd.evaluation.results import Cell, read
 from anomalib_spd.evaluation.runners import Processes, Ray
 
-from .grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
+from .grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
 
 COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())", "benchmark"]
 
@@ -104,6 +105,27 @@ def test_a_cell_that_kills_its_process_is_on_record_and_the_rest_goes_on(
     assert failed.record["error"]["type"] == BrokenProcessPool.__name__
     for cell in (Cell("a", "PaDiM", "one", 0), Cell("a", "PatchCore 0.1", "one", 0)):
         assert figures(tmp_path)[cell] == expected[cell]
+
+
+def _note(file: Path) -> None:
+    file.write_text(_sum())
+
+
+def _sum() -> str:
+    weights = timm.create_model("mine", pretrained=True).parameters()
+    return str(sum(each.double().sum().item() for each in weights))
+
+
+def test_a_process_has_the_shelf_of_when_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a copy of one that began earlier, with another environment."""
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder / "shelf"))
+        put_on_shelf("mine", seed, folder)
+        Processes(1).submit(_note, folder / "sum.txt").result(timeout=120)
+        assert (folder / "sum.txt").read_text() == _sum()
+    assert (tmp_path / "0" / "sum.txt").read_text() != _sum()
 
 
 def test_the_exit_status_tells_of_failed_cells(root: Path, tmp_path: Path) -> None:
