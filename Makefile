@@ -23,8 +23,9 @@ demo: $(INSTALLED)
 	@echo "Heatmaps of the test images: results/Patchcore/Sample/brick/latest/images"
 	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
 
+# one thread for each of several processes: most tests are too small for more
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -33,9 +33,9 @@ def step(model: Any) -> tuple[torch.Tensor, dict[str, float]]:
 def test_keeps_the_classifier_of_the_backbone() -> None:
     model = SupervisedSPD(num_classes=1000, backbone="efficientnet_lite0_in1k", pretrained=True).eval()
     whole = timm.create_model("efficientnet_lite0_in1k", pretrained=True).eval()
-    image = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(model.head(model.encoder(image)), whole(image))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # channels last here, not there: other sums, the same but for rounding
+        torch.testing.assert_close(model.head(model.encoder(image)), whole(image), rtol=1e-5, atol=1e-4)
 
 
 def test_starts_a_classifier_for_other_classes() -> None:
