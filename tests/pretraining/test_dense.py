@@ -1,7 +1,6 @@
 """Dense SPD: what it compares, what it trains, and what it leaves alone."""
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,23 +11,19 @@ from torch import Tensor, nn
 from anomalib_spd.backbones.layer_scales import scale_layers
 from anomalib_spd.pretraining import DenseSPD
 
+from .one_step import model_of, step_of
+
 IMAGES = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LAYERS = ("blocks.1", "blocks.2")
 
 
 def _model(**settings: Any) -> DenseSPD:
-    torch.manual_seed(0)
-    settings = {"layers": LAYERS, "frozen": ("conv_stem", "bn1", "blocks.0"), "image_size": 64, **settings}
-    model = DenseSPD(backbone="test_efficientnet", pretrained=False, **settings)
-    model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    model: DenseSPD = model_of(DenseSPD, **{"image_size": 64, **settings})
     return model
 
 
 def _step(model: DenseSPD) -> tuple[Tensor, dict[str, float]]:
-    logged: dict[str, float] = {}
-    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})  # type: ignore[method-assign,assignment]
-    torch.manual_seed(1)
-    return model.training_step(model.on_after_batch_transfer((IMAGES, torch.zeros(4)), 0), 0), logged
+    return step_of(model, IMAGES)
 
 
 def test_the_layers_have_one_energy_and_the_network_says_what_it_said() -> None:

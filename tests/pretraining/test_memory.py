@@ -1,6 +1,5 @@
 """SPD with a memory: what is remembered, what is compared with it, and what its gradient does."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,22 +9,18 @@ from torch import Tensor, nn
 from anomalib_spd import losses
 from anomalib_spd.pretraining import MemorySPD
 
+from .one_step import model_of, step_of
+
 IMAGES = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def _model(**settings: Any) -> MemorySPD:
-    torch.manual_seed(0)
-    layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
-    model = MemorySPD(backbone="test_efficientnet", pretrained=False, **{"image_size": 96, **layers, **settings})
-    model._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    model: MemorySPD = model_of(MemorySPD, **{"image_size": 96, **settings})
     return model
 
 
 def _step(model: MemorySPD) -> tuple[Tensor, dict[str, float]]:
-    logged: dict[str, float] = {}
-    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})  # type: ignore[method-assign,assignment]
-    torch.manual_seed(1)
-    return model.training_step(model.on_after_batch_transfer((IMAGES, torch.zeros(4)), 0), 0), logged
+    return step_of(model, IMAGES)
 
 
 def test_the_loss_is_its_terms_and_the_control_has_the_same_views() -> None:

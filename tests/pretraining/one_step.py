@@ -1,0 +1,24 @@
+"""A dense method on a tiny network, and one step of it outside a trainer."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def model_of(method: type, **settings: Any) -> Any:
+    """The method on a tiny network, the same weights each time."""
+    torch.manual_seed(0)
+    layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
+    model = method(backbone="test_efficientnet", pretrained=False, **{**layers, **settings})
+    model._trainer = SimpleNamespace(world_size=1)
+    return model
+
+
+def step_of(model: Any, images: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The loss and what was logged, the same draws each time."""
+    logged: dict[str, float] = {}
+    model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})
+    torch.manual_seed(1)
+    return model.training_step(model.on_after_batch_transfer((images, torch.zeros(len(images))), 0), 0), logged
