@@ -22,11 +22,11 @@ WAYS = 3
 
 
 class PerImageCutPaste(LightningModule):
-    """Told apart are images as they are, with a patch pasted, and with a scar: network and optimiser are ours, their layout PyTorch's.
+    """Told apart are images as they are, with a patch pasted, and with a scar: network and optimiser are ours.
 
     Args:
         backbone: of timm, or on the shelf.
-        channels_last: the layout of the network and its inputs, as ours.
+        channels_last: the layout of the network and its inputs, as ours; else PyTorch's.
     """
 
     def __init__(self, backbone: str, channels_last: bool = False) -> None:
