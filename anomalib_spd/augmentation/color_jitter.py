@@ -1,6 +1,7 @@
 """Colour jitter of patches as one matrix product."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,16 +22,57 @@ _CONSTANTS = {
 }
 
 
-def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
-    """Change brightness, contrast about the patch's mean grey, saturation and hue of patches, in this order (ours).
+class ColorMap(NamedTuple):
+    """What a patch's colours become: ``matrix`` times them, plus ``rest`` times its mean grey, within ``[0, 1]``.
+
+    Attributes:
+        matrix: ``(B, C, C)``.
+        rest: what contrast leaves of the mean grey, ``(B,)``.
+        grey: what grey is of the channels, ``(C,)``.
+    """
+
+    matrix: Tensor
+    rest: Tensor
+    grey: Tensor
+
+
+def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
+    """Change brightness, contrast about the patch's mean grey, saturation and hue, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
     luma, as in NVIDIA's DALI, which makes all four one affine map of colour, and values are clamped once. The map costs
     one pass. Colours that are turned differ visibly from torchvision's, whose turn changes luma.
 
     Args:
-        patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3. Grey images know brightness and contrast only.
         jitter: float ``(B, 4)``, factors of brightness, contrast, saturation, and the turn of hue (1 is a full turn).
+        channels: of the images, 1 or 3. Grey images know brightness and contrast only.
+        dtype: of the map, float32 or wider.
+
+    Raises:
+        ValueError: for images of neither 1 nor 3 channels.
+    """
+    if channels not in (1, 3):
+        msg = f"Colours are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {channels}."
+        raise ValueError(msg)
+    brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
+    gain = brightness * contrast
+    rest = brightness - gain
+    if channels == 1:
+        return ColorMap(gain[:, None, None], rest, gain.new_ones(1))
+    basis, luma = (constant.to(jitter.device) for constant in _CONSTANTS[dtype])
+    angle, color = hue * (2 * math.pi), gain * saturation
+    weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
+    # half precision would show: an autocast region around must not reach this product
+    with torch.autocast(jitter.device.type, enabled=False):
+        return ColorMap((weights @ basis).view(-1, 3, 3), rest, luma)
+
+
+def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
+    """Return patches in other colours, see :func:`color_map`.
+
+    Args:
+        patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3.
+        jitter: float ``(B, 4)``.
         mean: floating ``(B, C, 1)``, the patch's mean colour.
 
     Returns:
@@ -39,23 +81,13 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     Raises:
         ValueError: for patches of neither 1 nor 3 channels.
     """
-    if patch.shape[1] not in (1, 3):
-        msg = f"Colours are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {patch.shape[1]}."
-        raise ValueError(msg)
     dtype = torch.promote_types(patch.dtype, torch.float32)
-    pixels = patch.to(dtype)
-    brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
-    gain = brightness * contrast
-    # what contrast leaves of the mean grey
-    rest = (brightness - gain)[:, None, None]
-    # half precision would show: an autocast region around must not reach these products
+    colors = color_map(jitter, patch.shape[1], dtype)
+    # as above
     with torch.autocast(patch.device.type, enabled=False):
-        if patch.shape[1] == 3:
-            basis, luma = (constant.to(patch.device) for constant in _CONSTANTS[dtype])
-            angle, color = hue * (2 * math.pi), gain * saturation
-            weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
-            matrix = (weights @ basis).view(-1, 3, 3)
-            jittered = torch.bmm(matrix, pixels).add_(rest * (luma @ mean.to(dtype))[:, None])
+        offset = colors.rest[:, None, None] * (colors.grey @ mean.to(dtype))[:, None]
+        if patch.shape[1] == 1:
+            jittered = torch.mul(colors.matrix, patch.to(dtype))
         else:
-            jittered = torch.mul(gain[:, None, None], pixels).add_(rest * mean)
-    return jittered.clamp_(0, 1).to(patch.dtype)
+            jittered = torch.bmm(colors.matrix, patch.to(dtype))
+        return jittered.add_(offset).clamp_(0, 1).to(patch.dtype)

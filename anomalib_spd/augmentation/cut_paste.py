@@ -4,8 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
+from anomalib_spd import native
+
+from . import on_cpu
 from .base import PatchAugmentation, on_device_of
-from .color_jitter import jitter_colors
+from .color_jitter import color_map, jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
 from .patches import Patch, once, patches, read, unite, write
 
@@ -60,6 +63,9 @@ class RandomCutPaste(PatchAugmentation):
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches pasted."""
         params = on_device_of(input, params)
+        if native.serves(input):
+            colors = color_map(params["jitter"], input.shape[1], input.dtype) if self.jittered else None
+            return on_cpu.paste_patches(input, params, colors)
         patch = self._patch(input, params)
         pixels = read(input, patch.at(params["source_ys"], params["source_xs"], input.shape[-1]))
         if self.jittered:

@@ -254,8 +254,8 @@ class SwapGenerator(_UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         size = (batch_shape[-2], batch_shape[-1])
-        cluster_draw, *anchor_draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
-        draws = torch.stack(anchor_draws, 1).unflatten(1, (self.tries + 1, 2))
+        drawn = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
+        cluster_draw, draws = drawn[0], drawn[1:].T.unflatten(1, (self.tries + 1, 2))
         limits = torch.tensor(size, device=draws.device)
         anchors = torch.minimum((draws * limits).long(), limits - 1)
         params |= {"full_heights": params["heights"], "full_widths": params["widths"]}

@@ -1,13 +1,16 @@
 """SmoothBlend, the local perturbation of SPot-the-Difference."""
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from anomalib_spd import native
+
+from . import on_cpu
 from .base import PatchAugmentation, on_device_of
-from .color_jitter import jitter_colors
+from .color_jitter import color_map, jitter_colors
 from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
 from .patches import patches, read, unite, write
 
@@ -101,20 +104,25 @@ class RandomSmoothBlend(PatchAugmentation):
         """Return the blended images ``(B, C, H, W)``."""
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
+        window = self._window(input, params, flags)
+        if native.serves(input):
+            colors = color_map(params["jitter"], input.shape[1], input.dtype) if self.jittered else None
+            outline = _outline(window, params, flags, input.dtype)
+            return on_cpu.blend_patches(input, params, colors, window.places, *outline, bare=flags["halo"] == "literal")
         cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
         patch = read(input, cut.at(params["source_ys"], params["source_xs"], width))
         if self.jittered:
             patch = jitter_colors(patch, params["jitter"], cut.mean(patch))
 
-        rows, columns, index = self._window(input, params, flags)
-        row, column = _nearest(rows, params["heights"]), _nearest(columns, params["widths"])
+        row, column = _nearest(window.rows, params["heights"]), _nearest(window.columns, params["widths"])
         # the foreground: the patch moved to its place, its edge continued
         source = ((row * params["widths"][:, None])[:, :, None] + column[:, None]).flatten(1)
         foreground = patch.gather(2, source[:, None].expand(-1, input.shape[1], -1))
         if flags["halo"] == "literal":
-            inside = (rows == row)[:, :, None] & (columns == column)[:, None]
+            inside = (window.rows == row)[:, :, None] & (window.columns == column)[:, None]
             foreground = foreground * inside.flatten(1)[:, None]
-        alpha = _alpha(rows, columns, params, flags, input.dtype)[:, None].to(input.dtype)
+        alpha = _alpha(window, params, flags, input.dtype)[:, None].to(input.dtype)
+        index = window.pixels(width)
         # interpolation ends exactly at both ends and nowhere between leaves the range of the two
         return write(input, (index, torch.lerp(read(input, index), foreground, alpha)))
 
@@ -123,28 +131,43 @@ class RandomSmoothBlend(PatchAugmentation):
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
         params = on_device_of(input, params)
-        rows, columns, index = self._window(input, params, flags)
-        return unite(input, (index, _alpha(rows, columns, params, flags, input.dtype) > 0))
+        window = self._window(input, params, flags)
+        return unite(input, (window.pixels(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
 
-    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a window that holds everything that changes.
-
-        Its size is that of the largest patch there can be, the same for the whole batch. Rows ``(B, h)`` and columns
-        ``(B, w)`` count from the patch's first; the third is the index ``(B, h * w)``.
-        """
+    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> "_Window":
+        """Return a window that holds everything that changes, as large as the largest patch there can be."""
         height, width = input.shape[-2:]
         reach = 0 if flags["halo"] == "masked" else _radius(flags)
         patch_height, patch_width, _ = self.box.largest(height, width)
 
-        def positions(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+        def positions(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor]:
             size = min(limit, size + 2 * reach)
             start, number = (first - reach).clamp(0, limit - size), torch.arange(size, device=input.device)
-            return start, number, (start - first)[:, None] + number
+            return start, (start - first)[:, None] + number
 
-        top, down, rows = positions(params["target_ys"], patch_height, height)
-        left, across, columns = positions(params["target_xs"], patch_width, width)
-        first = torch.add(left, top, alpha=width)
-        return rows, columns, first[:, None] + torch.add(across, down[:, None], alpha=width).flatten()
+        top, rows = positions(params["target_ys"], patch_height, height)
+        left, columns = positions(params["target_xs"], patch_width, width)
+        return _Window(torch.stack([top, left], 1), rows, columns)
+
+
+class _Window(NamedTuple):
+    """A part of each image of a batch, all of one size.
+
+    Attributes:
+        places: its first row and column, int64 ``(B, 2)``.
+        rows: its rows, counted from the first of the patch, int64 ``(B, h)``.
+        columns: likewise, ``(B, w)``.
+    """
+
+    places: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def pixels(self, image_width: int) -> Tensor:
+        """Return the index of its pixels, int64 ``(B, h * w)``."""
+        down, across = (torch.arange(each.shape[1], device=each.device) for each in (self.rows, self.columns))
+        first = torch.add(self.places[:, 1], self.places[:, 0], alpha=image_width)
+        return first[:, None] + torch.add(across, down[:, None], alpha=image_width).flatten()
 
 
 def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int) -> Tensor:
@@ -170,20 +193,26 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int) -> Te
     return blurred
 
 
-def _alpha(
-    rows: Tensor, columns: Tensor, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype
-) -> Tensor:
-    """Return the blurred outline ``(B, h * w)`` on rows ``(B, h)`` and columns ``(B, w)``, in float32 at least."""
+def _outline(
+    window: _Window, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the factors of the blurred outline, one for each row ``(B, h)`` and column ``(B, w)``, in float32 at least."""
     # half precision has holes between places
     dtype = torch.promote_types(dtype, torch.float32)
     axes = []
-    for offsets, size in ((rows, params["heights"]), (columns, params["widths"])):
+    for offsets, size in ((window.rows, params["heights"]), (window.columns, params["widths"])):
         blurred = blurred_box(offsets.to(dtype), size, flags["sigma"], _radius(flags))
         if flags["halo"] == "masked":
             blurred = blurred * (offsets == _nearest(offsets, size))
             blurred = blurred / blurred.amax(dim=1, keepdim=True)
         axes.append(blurred)
-    return (axes[0][:, :, None] * axes[1][:, None]).flatten(1)
+    return axes[0], axes[1]
+
+
+def _alpha(window: _Window, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    """Return the blurred outline ``(B, h * w)``."""
+    rows, columns = _outline(window, params, flags, dtype)
+    return (rows[:, :, None] * columns[:, None]).flatten(1)
 
 
 def _nearest(offsets: Tensor, size: Tensor) -> Tensor:

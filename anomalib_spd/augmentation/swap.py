@@ -9,7 +9,7 @@ from kornia.constants import DataKey
 from kornia.geometry.keypoints import Keypoints
 from torch import Tensor
 
-from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_from_top, salient_region
+from anomalib_spd.saliency.anchors import Choice, draw_from_top, draw_salient
 
 from .base import PatchAugmentation, on_device_of
 from .generators import BoxGenerator, ScarGenerator, SwapGenerator
@@ -159,6 +159,6 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         if self.flags["top"] is not None:
             pixels = draw_from_top(maps, self.flags["top"], params["anchor_draws"])
         else:
-            region = salient_region(maps, self.flags["clusters"], self.flags["cluster"], params["cluster_draw"])
-            pixels = draw_from_region(maps, region, params["anchor_draws"])
+            draws = params["cluster_draw"].contiguous(), params["anchor_draws"].contiguous()
+            pixels = draw_salient(maps, self.flags["clusters"], self.flags["cluster"], *draws)
         return swap_places(pixels, params["full_heights"], params["full_widths"], size)

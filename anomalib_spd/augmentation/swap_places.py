@@ -36,7 +36,7 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
     chosen = preference.argmax(1, keepdim=True)
     share = share.gather(1, chosen)
     # what is added is less than a pixel's share, and makes up for the division's rounding
-    sizes = torch.where(share < 1, (sizes * share + 1e-3).long().clamp(min=1), sizes)
+    sizes = (sizes * share + 1e-3).long().clamp_(min=1)
     second = others.gather(1, chosen[..., None].expand(-1, 1, 2))[:, 0]
     (source_ys, source_xs), (target_ys, target_xs) = (
         torch.minimum(place, limits - sizes).unbind(1) for place in (first[:, 0], second)

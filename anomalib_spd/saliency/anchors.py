@@ -1,11 +1,14 @@
 """Where to cut: pixels drawn from the salient part of a saliency map."""
 
-from typing import Literal, NamedTuple
+import math
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from .clustering import assert_finite, cluster, count_levels
+from anomalib_spd import native
+
+from .clustering import NOT_FINITE, assert_finite, cluster, count_levels
 
 Choice = Literal["max", "min", "random"]
 
@@ -27,6 +30,51 @@ class Region(NamedTuple):
 
     above: Tensor
     up_to: Tensor | None
+
+
+def draw_salient(saliency: Tensor, clusters: int, choice: Choice, cluster_draw: Tensor, draws: Tensor) -> Tensor:
+    """Draw pixels uniformly from one cluster of the values of saliency maps.
+
+    See :func:`salient_region` and :func:`draw_from_region`. On a CPU all ways of clustering the 256 levels are compared, elsewhere
+    nearly all.
+
+    Args:
+        saliency: floating ``(B, H, W)``, finite.
+        clusters: number of clusters.
+        choice: which cluster.
+        cluster_draw: float ``(B,)`` in ``[0, 1)``, picks the random one.
+        draws: float ``(B, T, 2)`` in ``[0, 1)``.
+
+    Returns:
+        rows and columns, int64 ``(B, T, 2)``.
+
+    Raises:
+        RuntimeError: for maps that are not finite.
+    """
+    if native.serves(saliency, cluster_draw, draws):
+        return draw_on_cpu(saliency, clusters, choice, cluster_draw, draws)[0]
+    return draw_from_region(saliency, salient_region(saliency, clusters, choice, cluster_draw), draws)
+
+
+def draw_on_cpu(
+    saliency: Tensor, clusters: int, choice: Choice, cluster_draw: Tensor, draws: Tensor
+) -> tuple[Tensor, Region]:
+    """Return the pixels and the region that they are from, by the extension, where :func:`native.serves` says so."""
+    batch, height, width = saliency.shape
+    number = draws.shape[1]
+    pixels, bounds = draws.new_empty((batch, number, 2), dtype=torch.int64), draws.new_empty(batch, 2)
+    cluster = clusters, get_args(Choice).index(choice), _TOP, _stride(height, width), _LEVELS
+    refused = native.call(
+        "draw_salient", pixels, bounds, saliency, draws, number, cluster_draw, *cluster, batch, height, width
+    )
+    if refused:
+        raise RuntimeError(NOT_FINITE)
+    return pixels, Region(*bounds.unbind(1))
+
+
+def _stride(height: int, width: int) -> int:
+    """Return how many rows, and columns, on is the next that is looked at."""
+    return max(1, round(math.sqrt(height * width / _SAMPLE)))
 
 
 def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor) -> Region:
@@ -52,7 +100,7 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     # all of the map, though k-means looks at a part
     assert_finite(saliency.amin((1, 2)), saliency.amax((1, 2)))
     height, width = saliency.shape[-2:]
-    stride = max(1, round((height * width / _SAMPLE) ** 0.5))
+    stride = _stride(height, width)
     levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
     values, counts = levels.values, levels.counts
     low, high = values[:, :1], values[:, -1:]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 #: places to either side of an edge that a refinement tries
 _REACH = 8
+NOT_FINITE = "Values are to be finite. Got NaN or infinity."
 
 
 class Clusters(NamedTuple):
@@ -125,7 +126,7 @@ def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def assert_finite(low: Tensor, high: Tensor) -> None:
     """Raise a RuntimeError where values with these ends are not finite; on a GPU, without waiting for it."""
     # torch's public checks read no values; Kornia uses this one too
-    torch._assert_async(torch.isfinite(high - low).all(), "Values are to be finite. Got NaN or infinity.")
+    torch._assert_async(torch.isfinite(high - low).all(), NOT_FINITE)
 
 
 def _wide(values: Tensor) -> torch.dtype:
