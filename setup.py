@@ -14,7 +14,7 @@ setup(
     ext_modules=[
         Extension(
             "anomalib_spd.native._extension",
-            [f"anomalib_spd/native/{name}.c" for name in ("module", "patches", "saliency")],
+            [f"anomalib_spd/native/{name}.c" for name in ("module", "patches", "places", "saliency")],
             depends=["anomalib_spd/native/native.h"],
             extra_compile_args=[] if sys.platform == "win32" else FLAGS,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if ONE_FOR_ALL else [],

@@ -255,7 +255,7 @@ class SwapGenerator(_UniformGenerator):
         params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         size = (batch_shape[-2], batch_shape[-1])
         drawn = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
-        cluster_draw, draws = drawn[0], drawn[1:].T.unflatten(1, (self.tries + 1, 2))
+        cluster_draw, draws = drawn[0], drawn[1:].T.contiguous().unflatten(1, (self.tries + 1, 2))
         limits = torch.tensor(size, device=draws.device)
         anchors = torch.minimum((draws * limits).long(), limits - 1)
         params |= {"full_heights": params["heights"], "full_widths": params["widths"]}

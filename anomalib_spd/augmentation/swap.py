@@ -159,6 +159,6 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         if self.flags["top"] is not None:
             pixels = draw_from_top(maps, self.flags["top"], params["anchor_draws"])
         else:
-            draws = params["cluster_draw"].contiguous(), params["anchor_draws"].contiguous()
+            draws = params["cluster_draw"].contiguous(), params["anchor_draws"]
             pixels = draw_salient(maps, self.flags["clusters"], self.flags["cluster"], *draws)
         return swap_places(pixels, params["full_heights"], params["full_widths"], size)

@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+from anomalib_spd import native
+
+_NAMES = ("heights", "widths", "source_ys", "source_xs", "target_ys", "target_xs")
+
 
 def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
     """Place two patches at anchors, inside the image and without overlap.
@@ -23,6 +27,11 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
         ``target_xs``: int64 ``(B,)``, the first row and column of each patch; ``anchors``: int64 ``(B, 2, 2)``, columns
         and rows of the two anchors, of which the patches may have been shifted.
     """
+    if native.serves(anchors, heights, widths, dtype=torch.int64):
+        batch, number, _ = anchors.shape
+        found = anchors.new_empty(10, batch)
+        native.call("place_swaps", found, anchors, number, heights, widths, batch, *image_size)
+        return dict(zip(_NAMES, found, strict=False)) | {"anchors": found[6:].T.unflatten(1, (2, 2))}
     limits = anchors.new_tensor(image_size)
     sizes = torch.stack([heights, widths], 1)
     first, others = anchors[:, :1], anchors[:, 1:]
@@ -41,12 +50,6 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
     (source_ys, source_xs), (target_ys, target_xs) = (
         torch.minimum(place, limits - sizes).unbind(1) for place in (first[:, 0], second)
     )
-    return {
-        "heights": sizes[:, 0],
-        "widths": sizes[:, 1],
-        "source_ys": source_ys,
-        "source_xs": source_xs,
-        "target_ys": target_ys,
-        "target_xs": target_xs,
+    return dict(zip(_NAMES, (*sizes.unbind(1), source_ys, source_xs, target_ys, target_xs), strict=True)) | {
         "anchors": torch.stack([first[:, 0], second], 1).flip(2),
     }

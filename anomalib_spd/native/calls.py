@@ -23,14 +23,14 @@ except ImportError:
 Argument = Tensor | int | None
 
 
-def serves(*tensors: Tensor) -> bool:
-    """Return whether the extension can work on these: float32, contiguous, on a CPU, and none to be differentiated."""
+def serves(*tensors: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether the extension can work on these: of a dtype, contiguous, on a CPU, none to be differentiated."""
     if _extension is None or torch.compiler.is_compiling():
         return False
     return all(
         # no subclass: their memory, if they have any, is not theirs alone to read
         type(each) is Tensor
-        and each.dtype == torch.float32
+        and each.dtype == dtype
         and each.device.type == "cpu"
         and each.is_contiguous()
         and not (each.requires_grad and torch.is_grad_enabled())

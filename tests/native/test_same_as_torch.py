@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from anomalib_spd import native
 from anomalib_spd.augmentation import RandomCutPaste, RandomCutSwap, RandomSmoothBlend
+from anomalib_spd.augmentation.swap_places import swap_places
 from anomalib_spd.native import calls
 from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_on_cpu, salient_region
 
+T = TypeVar("T")
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)
 # colours are sums of products, in another order
 TOLERANCE = 2e-6
@@ -41,7 +43,7 @@ images = st.fixed_dictionaries(
 )
 
 
-def _both(function: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+def _both(function: Callable[[], T]) -> tuple[T, T]:
     """Return what the extension makes, and what torch makes."""
     ours = function()
     with pytest.MonkeyPatch.context() as patch:
@@ -109,6 +111,27 @@ def test_any_number_of_channels_without_jitter(channels: int) -> None:
     assert (ours == theirs).all()
     with pytest.raises(ValueError, match="1 or 3 channels"):
         RandomCutPaste()(image)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    batch=st.integers(0, 4),
+    tries=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+)
+def test_places(height: int, width: int, batch: int, tries: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    anchors = torch.stack([torch.randint(limit, (batch, tries + 1)) for limit in (height, width)], 2)
+    # as many patches as there may be overlap
+    heights, widths = (torch.randint(1, limit + 1, (batch,)) for limit in (height, width))
+    ours, theirs = _both(lambda: swap_places(anchors, heights, widths, (height, width)))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert (ours[name] == expected).all(), name
+        assert ours[name].shape == expected.shape
+        assert ours[name].dtype == torch.int64
 
 
 def _smooth(height: int, width: int) -> Tensor:
@@ -199,5 +222,12 @@ def test_the_transform_uses_it() -> None:
         RandomCutSwap()(image, saliency=maps)
         RandomCutPaste()(image)
         RandomSmoothBlend()(image)
-    assert calls_made == ["draw_salient", "swap_patches", "paste_patches", "blend_patches"]
+    assert calls_made == [
+        "place_swaps",
+        "draw_salient",
+        "place_swaps",
+        "swap_patches",
+        "paste_patches",
+        "blend_patches",
+    ]
     assert native.serves(image)
