@@ -7,6 +7,8 @@ C compiler) the transforms do the same by torch.
 import ctypes
 import functools
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +38,17 @@ def serves(*tensors: Tensor, dtype: torch.dtype = torch.float32) -> bool:
         and not (each.requires_grad and torch.is_grad_enabled())
         for each in tensors
     )
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Let torch do everything for a while, to compare."""
+    global _extension
+    kept, _extension = _extension, None
+    try:
+        yield
+    finally:
+        _extension = kept
 
 
 def call(name: str, *arguments: Argument) -> int:

@@ -151,6 +151,7 @@ static int64_t label(const float *boundaries, int64_t k, double value)
 
 /* ---- the region ---- */
 
+/* in the order of anchors.Choice */
 typedef enum { MAX, MIN, RANDOM } Choice;
 
 /* The pixels whose value is greater than `above` and not greater than `up_to`. */
