@@ -1,0 +1,20 @@
+"""`benchmarks/augmentation.py`, on a few small images: every row is there; its figures mean nothing."""
+
+import subprocess
+import sys
+
+from ..conftest import REPOSITORY
+
+SMALL = ("--batch", "2", "--size", "32", "--rounds", "1", "--device", "cpu")
+
+
+def test_every_transform_is_timed_with_and_without_the_extension() -> None:
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "augmentation.py"), *SMALL]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = {line[:36].strip(): line[36:].split() for line in printed.splitlines() if line[:36].strip()}
+    for name in ("SmoothBlend", "CutPaste", "CutSwap", "CutSwap, given maps"):
+        assert float(rows[name][0]) > 0
+        assert float(rows[f"{name}, by torch"][0]) > 0
+    # the extension makes of many operations one
+    assert int(rows["CutSwap, given maps"][2]) < int(rows["CutSwap, given maps, by torch"][2])
+    assert {"CutPasteScar", "CutSwapScar", "kmeans_1d", "VGG16, 4 images"} <= rows.keys()
