@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,7 +89,7 @@ class Levels(NamedTuple):
 def sort_values(values: Tensor) -> Levels:
     """Return all values of each row of floating ``(B, ...)``, each counted once."""
     rows, low, high = _rows(values)
-    ascending = rows.sort(1).values.to(_wide(rows))
+    ascending = _sorted(rows).to(_wide(rows))
     size, device = ascending.shape[1], ascending.device
     # quantiles see where most values are, even steps where the few are, and powers of 2 how few they are
     share = torch.linspace(0, 1, 65, device=device, dtype=ascending.dtype)
@@ -97,6 +98,15 @@ def sort_values(values: Tensor) -> Levels:
     steps = torch.searchsorted(ascending, low + (high - low) * share[1:-1])
     grid = torch.cat([fixed, steps], 1).sort(1).values
     return Levels(ascending, torch.ones_like(ascending), grid, -(-size // 64), starts=12, sweeps=2)
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Return the values of each row ``(B, N)`` in ascending order."""
+    in_memory = type(rows) is Tensor and rows.device.type == "cpu" and not rows.requires_grad
+    if in_memory and not torch.compiler.is_compiling():
+        # by vectors: some ten times as fast as torch, which finds the order as well
+        return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+    return rows.sort(1).values
 
 
 def count_levels(values: Tensor, bins: int) -> Levels:
