@@ -5,8 +5,8 @@ import sysconfig
 
 from setuptools import Extension, setup
 
-# GCC and clang: vectors; no products joined to sums, so that all processors round alike; no memcpy, see patches.c
-FLAGS = ["-O3", "-ffp-contract=off", "-fno-tree-loop-distribute-patterns", "-fvisibility=hidden", "-g0"]
+# GCC and clang: vectors, and no products joined to sums, so that all processors round alike
+FLAGS = ["/std:c11"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
 # one wheel for all versions of Python from 3.11; the free-threaded ones have no such thing
 ONE_FOR_ALL = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -16,7 +16,7 @@ setup(
             "anomalib_spd.native._extension",
             [f"anomalib_spd/native/{name}.c" for name in ("module", "patches", "places", "saliency")],
             depends=["anomalib_spd/native/native.h"],
-            extra_compile_args=[] if sys.platform == "win32" else FLAGS,
+            extra_compile_args=FLAGS,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if ONE_FOR_ALL else [],
             py_limited_api=ONE_FOR_ALL,
             optional=True,

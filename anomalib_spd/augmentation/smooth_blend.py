@@ -186,7 +186,7 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype
     Returns:
         values in ``[0, 1]``, ``(B, N)``.
     """
-    # there are so few different ones; torch, too, would share many among its threads, and wait for them
+    # there are few different ones
     edges = torch.arange(-radius - 1, radius + 1, device=offset.device, dtype=dtype) + 0.5
     distribution = (edges / (sigma * math.sqrt(2))).erf_()
     to_first, to_last = (

@@ -25,14 +25,6 @@ static int box_fits(const Box *box, Shape shape)
            fits(box->target_y, box->height, shape.height) && fits(box->target_x, box->width, shape.width);
 }
 
-/* Not memcpy: where it is made of `rep movsb`, AMD's Zen takes up to ten times as long for some distances between
- * addresses (glibc's bug 30994). setup.py keeps GCC from making memcpy of it. */
-static inline void copy(float *restrict to, const float *restrict from, int64_t number)
-{
-    for (int64_t i = 0; i < number; i++)
-        to[i] = from[i];
-}
-
 /* Two patches change places. */
 API WIDE int64_t swap_patches(float *output, const float *images, const Box *boxes, int64_t copied, int64_t batch,
                               int64_t channels, int64_t height, int64_t width)
@@ -45,7 +37,7 @@ API WIDE int64_t swap_patches(float *output, const float *images, const Box *box
         float *to = output + i * pixels;
         /* while it is in the processor's cache */
         if (!copied)
-            copy(to, from, pixels);
+            memcpy(to, from, sizeof(float) * pixels);
         if (!box_fits(box, shape)) {
             refused++;
             continue;
@@ -54,8 +46,8 @@ API WIDE int64_t swap_patches(float *output, const float *images, const Box *box
             for (int64_t y = 0; y < box->height; y++) {
                 int64_t source = c * plane + (box->source_y + y) * shape.width + box->source_x;
                 int64_t target = c * plane + (box->target_y + y) * shape.width + box->target_x;
-                copy(to + target, from + source, box->width);
-                copy(to + source, from + target, box->width);
+                memcpy(to + target, from + source, sizeof(float) * box->width);
+                memcpy(to + source, from + target, sizeof(float) * box->width);
             }
     }
     return refused;
@@ -82,7 +74,7 @@ static inline void recolor(float *to, int64_t pitch, int64_t next, const float *
     if (!colors.matrix) {
         for (int64_t c = 0; c < channels; c++)
             for (int64_t y = 0; y < box->height; y++)
-                copy(to + c * next + y * pitch, from + c * plane + y * shape.width, box->width);
+                memcpy(to + c * next + y * pitch, from + c * plane + y * shape.width, sizeof(float) * box->width);
         return;
     }
     double mean = 0;
@@ -135,7 +127,7 @@ API WIDE int64_t paste_patches(float *output, const float *images, const Box *bo
         float *to = output + i * pixels;
         /* while it is in the processor's cache */
         if (!copied)
-            copy(to, from, pixels);
+            memcpy(to, from, sizeof(float) * pixels);
         if (!box_fits(box, shape)) {
             refused++;
             continue;
@@ -157,12 +149,7 @@ API WIDE int64_t blend_patches(float *output, const float *images, const Box *bo
     Shape shape = {channels, height, width};
     Colors colors = {matrix, rest, grey};
     int64_t plane = shape.height * shape.width, pixels = shape.channels * plane, refused = 0;
-    /* no more than is needed: of some sizes, malloc takes longer than all the rest */
-    int64_t largest = 1;
-    for (int64_t i = 0; i < batch; i++)
-        if (box_fits(boxes + i, shape) && boxes[i].height * boxes[i].width > largest)
-            largest = boxes[i].height * boxes[i].width;
-    float *patch = malloc(sizeof(float) * channels * largest), *line = malloc(sizeof(float) * 2 * window_width);
+    float *patch = malloc(sizeof(float) * pixels), *line = malloc(sizeof(float) * 2 * window_width);
     if (!patch || !line) {
         free(patch);
         free(line);
@@ -176,7 +163,7 @@ API WIDE int64_t blend_patches(float *output, const float *images, const Box *bo
         int64_t top = places[2 * i], left = places[2 * i + 1], area = box->height * box->width;
         /* while it is in the processor's cache */
         if (!copied)
-            copy(to, from, pixels);
+            memcpy(to, from, sizeof(float) * pixels);
         if (!box_fits(box, shape) || !fits(top, window_height, shape.height) ||
             !fits(left, window_width, shape.width)) {
             refused++;
@@ -208,7 +195,7 @@ API WIDE int64_t blend_patches(float *output, const float *images, const Box *bo
                 if (bare && row != nearest)
                     memset(line + in, 0, sizeof(float) * (out - in));
                 else
-                    copy(line + in, of_patch + in - shift, (out - in));
+                    memcpy(line + in, of_patch + in - shift, sizeof(float) * (out - in));
                 for (int64_t x = out; x < end; x++)
                     line[x] = behind;
                 float *pixel = to + c * plane + (top + y) * shape.width + left;
