@@ -62,6 +62,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "dense": [4, 1, 3, 3],
             "cutswap": [8, 2, 3, 3],
             "memory_ablations": [16, 1, 3, 3],
+            "memory_sorting": [3, 1, 3, 3],
             "memory_spd": [4, 2, 3, 3],
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
