@@ -25,6 +25,14 @@ static int box_fits(const Box *box, Shape shape)
            fits(box->target_y, box->height, shape.height) && fits(box->target_x, box->width, shape.width);
 }
 
+/* Copy an image, which then is in the processor's cache, if that is not done yet. Returns whether the patch fits. */
+static int start(float *to, const float *from, int64_t copied, const Box *box, Shape shape)
+{
+    if (!copied)
+        memcpy(to, from, sizeof(float) * shape.channels * shape.height * shape.width);
+    return box_fits(box, shape);
+}
+
 /* Two patches change places. */
 API WIDE int64_t swap_patches(float *output, const float *images, const Box *boxes, int64_t copied, int64_t batch,
                               int64_t channels, int64_t height, int64_t width)
@@ -35,10 +43,7 @@ API WIDE int64_t swap_patches(float *output, const float *images, const Box *box
         const Box *box = boxes + i;
         const float *from = images + i * pixels;
         float *to = output + i * pixels;
-        /* while it is in the processor's cache */
-        if (!copied)
-            memcpy(to, from, sizeof(float) * pixels);
-        if (!box_fits(box, shape)) {
+        if (!start(to, from, copied, box, shape)) {
             refused++;
             continue;
         }
@@ -125,10 +130,7 @@ API WIDE int64_t paste_patches(float *output, const float *images, const Box *bo
         const Box *box = boxes + i;
         const float *from = images + i * pixels;
         float *to = output + i * pixels;
-        /* while it is in the processor's cache */
-        if (!copied)
-            memcpy(to, from, sizeof(float) * pixels);
-        if (!box_fits(box, shape)) {
+        if (!start(to, from, copied, box, shape)) {
             refused++;
             continue;
         }
@@ -161,10 +163,7 @@ API WIDE int64_t blend_patches(float *output, const float *images, const Box *bo
         const float *from = images + i * pixels, *columns = all_columns + i * window_width;
         float *to = output + i * pixels;
         int64_t top = places[2 * i], left = places[2 * i + 1], area = box->height * box->width;
-        /* while it is in the processor's cache */
-        if (!copied)
-            memcpy(to, from, sizeof(float) * pixels);
-        if (!box_fits(box, shape) || !fits(top, window_height, shape.height) ||
+        if (!start(to, from, copied, box, shape) || !fits(top, window_height, shape.height) ||
             !fits(left, window_width, shape.width)) {
             refused++;
             continue;
