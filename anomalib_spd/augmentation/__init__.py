@@ -1,5 +1,6 @@
 """Kornia transforms: an image batch in; the image batch and the mask of what changed out."""
 
+from .crack import RandomCrack
 from .cut_paste import RandomCutPaste
 from .cut_paste_scar import RandomCutPasteScar
 from .cut_swap import RandomCutSwap
@@ -11,6 +12,7 @@ from .views import anchor_view, moco_v2_view, simclr_view, simsiam_view, supervi
 
 __all__ = [
     "RandomColorJitter",
+    "RandomCrack",
     "RandomCutPaste",
     "RandomCutPasteScar",
     "RandomCutSwap",

@@ -15,7 +15,7 @@ LEAST_SCAR_WIDTH, LEAST_SCAR_LENGTH = 1.5, 2.0
 Jitter = tuple[float, float, float, float]
 
 
-class _UniformGenerator(RandomGeneratorBase):
+class UniformGenerator(RandomGeneratorBase):
     """Draws uniform numbers on the device it is moved to, always in float32 or wider.
 
     Half precision would leave holes in the places that can be drawn.
@@ -38,7 +38,12 @@ class _UniformGenerator(RandomGeneratorBase):
         return torch.rand(number, drawn, device=self.device, dtype=dtype).expand(number, batch_shape[0])
 
 
-def _check_range(name: str, value: tuple[float, float], what: str, limit: float = math.inf) -> None:
+def check_range(name: str, value: tuple[float, float], what: str, limit: float = math.inf) -> None:
+    """Refuse what is no range of positive numbers up to a limit.
+
+    Raises:
+        ValueError: which names the argument, and says what it is a range of.
+    """
     if not (len(value) == 2 and 0 < value[0] <= value[1] <= limit and value[1] < math.inf):
         msg = f"`{name}` is a range of {what}. Got {value}."
         raise ValueError(msg)
@@ -48,7 +53,7 @@ def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * draw
 
 
-class BoxGenerator(_UniformGenerator):
+class BoxGenerator(UniformGenerator):
     """Draws the size of a patch: its area uniform, its aspect log-uniform, so that lying and standing are as likely.
 
     Args:
@@ -64,8 +69,8 @@ class BoxGenerator(_UniformGenerator):
 
     def __init__(self, scale: tuple[float, float], ratio: tuple[float, float]) -> None:
         super().__init__()
-        _check_range("scale", scale, "shares of the image's area within (0, 1]", 1)
-        _check_range("ratio", ratio, "positive width / height")
+        check_range("scale", scale, "shares of the image's area within (0, 1]", 1)
+        check_range("ratio", ratio, "positive width / height")
         self.scale = scale
         self.ratio = ratio
 
@@ -94,7 +99,7 @@ class BoxGenerator(_UniformGenerator):
         }
 
 
-class ScarGenerator(_UniformGenerator):
+class ScarGenerator(UniformGenerator):
     """Draws two scars: thin upright boxes of one size, each with the angle by which the other's content is turned.
 
     A scar lives in a square that holds it at any angle; the square is what is placed.
@@ -115,8 +120,8 @@ class ScarGenerator(_UniformGenerator):
     def __init__(self, width: tuple[float, float], length: tuple[float, float], degrees: tuple[float, float]) -> None:
         super().__init__()
         # two squares of up to half the image must fit side by side
-        _check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
-        _check_range("length", length, "shares of the image's shorter side within (0, 0.25]", 0.25)
+        check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
+        check_range("length", length, "shares of the image's shorter side within (0, 0.25]", 0.25)
         if not (len(degrees) == 2 and -180 <= degrees[0] <= degrees[1] <= 180):
             msg = f"`degrees` is a range within [-180, 180]. Got {degrees}."
             raise ValueError(msg)
@@ -151,7 +156,7 @@ class ScarGenerator(_UniformGenerator):
         }
 
 
-class TwoPlacesGenerator(_UniformGenerator):
+class TwoPlacesGenerator(UniformGenerator):
     """Draws a patch, and two places for it, independent of one another and uniform: where it is cut and where pasted.
 
     Args:
@@ -186,7 +191,7 @@ class TwoPlacesGenerator(_UniformGenerator):
         }
 
 
-class JitteredGenerator(_UniformGenerator):
+class JitteredGenerator(UniformGenerator):
     """Draws what another generator draws, and how the patch's colours change on the way.
 
     Args:
@@ -222,7 +227,7 @@ class JitteredGenerator(_UniformGenerator):
         return params
 
 
-class SwapGenerator(_UniformGenerator):
+class SwapGenerator(UniformGenerator):
     """Draws two patches of one size that change places, with anchors from all over the image.
 
     Args:

@@ -2,6 +2,7 @@
 
 from .images import ImageFolder, LabelledImages
 from .index import ImageIndex
+from .kinds import KindFolder, SyntheticParts
 from .normal_images import NormalImages
 from .sample import Sample
 from .shards import ImageShards
@@ -12,9 +13,11 @@ __all__ = [
     "ImageFolder",
     "ImageIndex",
     "ImageShards",
+    "KindFolder",
     "LabelledImages",
     "NormalImages",
     "Sample",
+    "SyntheticParts",
     "TwoClass",
     "TwoClassDataModule",
     "VisaTwoClass",

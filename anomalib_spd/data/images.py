@@ -210,6 +210,15 @@ class ImageBatches(LightningDataModule):
                 "Give a smaller --data.batch_size."
             )
 
+    def sampler(self, images: LabelledImages, **where: Any) -> ResumableSampler:
+        """Return the order of the images; a subclass may give another.
+
+        Args:
+            images: that are put in order.
+            **where: see :class:`ResumableSampler`.
+        """
+        return ResumableSampler(images, **where)
+
     def state_dict(self) -> dict[str, Any]:
         """Return how far a checkpoint's run has come: batches seen, and batches an epoch."""
         if self.trainer is None:
@@ -228,15 +237,11 @@ class ImageBatches(LightningDataModule):
         assert self.images is not None, "Lightning calls setup first"
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         epoch, batch = divmod(self._progress["seen"], self._progress["batches"])
-        same = self._progress["batches"] == len(self.images) // processes // self.batch_size
-        sampler = ResumableSampler(
-            self.images,
-            processes,
-            rank,
-            seed=torch.initial_seed() % 2**32,
-            epoch=epoch,
-            skip=batch * self.batch_size if same else 0,
+        sampler = self.sampler(
+            self.images, num_replicas=processes, rank=rank, seed=torch.initial_seed() % 2**32, epoch=epoch
         )
+        if len(sampler) // self.batch_size == self._progress["batches"]:
+            sampler.skip = batch * self.batch_size
         return DataLoader(
             self.images,
             batch_size=self.batch_size,

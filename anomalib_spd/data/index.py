@@ -150,6 +150,11 @@ class ImageIndex:
         names = Names.of(str(file) for file in files)
         return cls(Path(), names, np.zeros(len(names), np.int32), Names.of(["images"]))
 
+    def with_others(self, others: "ImageIndex") -> "ImageIndex":
+        """Return these images and others behind them, which are of no class: their label is -1."""
+        names = Names.of(str(path) for index in (self, others) for path in index)
+        return ImageIndex(Path(), names, np.append(self.labels, np.full(len(others), -1, np.int32)), self.classes)
+
     @property
     def nbytes(self) -> int:
         """Memory of the arrays, bytes."""

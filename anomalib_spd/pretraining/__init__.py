@@ -4,8 +4,9 @@ from .base import SPDPretraining
 from .dense import DenseSPD
 from .memory import MemorySPD
 from .moco import MoCoSPD
+from .parts import PartsSPD
 from .simclr import SimCLRSPD
 from .simsiam import SimSiamSPD
 from .supervised import SupervisedSPD
 
-__all__ = ["DenseSPD", "MemorySPD", "MoCoSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]
+__all__ = ["DenseSPD", "MemorySPD", "MoCoSPD", "PartsSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]

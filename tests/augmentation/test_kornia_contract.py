@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_spd.augmentation import (
+    RandomCrack,
     RandomCutPaste,
     RandomCutPasteScar,
     RandomCutSwap,
@@ -26,6 +27,7 @@ from anomalib_spd.augmentation import (
 SCAR = {"width": (0.05, 0.25), "length": (0.1, 0.25), "degrees": (-180.0, 180.0)}
 MAKERS: dict[str, Callable[..., Any]] = {
     "smooth_blend": partial(RandomSmoothBlend, scale=(0.01, 0.1), sigma=2.0),
+    "crack": partial(RandomCrack, length=(0.1, 0.9)),
     "cut_paste": partial(RandomCutPaste, scale=(0.02, 0.5)),
     "cut_paste_scar": partial(RandomCutPasteScar, **SCAR),
     "cut_swap": partial(RandomCutSwap, scale=(0.02, 0.25)),
@@ -249,7 +251,7 @@ def test_copies_draw_the_same(make: Callable[..., Any], used: bool) -> None:
 def test_to_moves_the_samplers(make: Callable[..., Any]) -> None:
     transform = _in_container(make()).to(torch.float64)
     parts = [part for part in transform.modules() if isinstance(part, RandomGeneratorBase)]
-    assert len(parts) >= 2
+    assert parts
     assert all(part.dtype == torch.float64 for part in parts)
     drawn = transform[0].forward_parameters((2, 3, 20, 24)).values()
     assert {value.dtype for value in drawn if value.is_floating_point()} == {torch.float64}

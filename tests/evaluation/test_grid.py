@@ -64,6 +64,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "memory_ablations": [16, 1, 3, 3],
             "memory_sorting": [3, 1, 3, 3],
             "memory_spd": [4, 2, 3, 3],
+            "parts_spd": [4, 2, 3, 3],
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
         },
