@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -24,7 +25,17 @@ HEADS = {
     "moco": {"projection": 8, "queue_size": 16},
     "dense": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
     "memory": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
+    "parts": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
 }
+
+
+def data_of(method: str, images: Path, batch_size: int = 4, kinds: int = 3) -> dict[str, Any]:
+    """The data of a shrunk recipe: these images, or synthetic parts with these for photographs."""
+    if method != "parts":
+        return {"root": str(images), "side": 40, "batch_size": batch_size, "num_workers": 0}
+    made = images.parent / f"parts_{kinds}_{batch_size}"
+    parts = {"root": str(made), "kinds": kinds, "pictures": batch_size, "batch_size": batch_size}
+    return {**parts, "photographs": str(images), "photographs_a_batch": 2, "num_workers": 0}
 
 
 def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -> list[str]:
@@ -33,8 +44,7 @@ def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -
         *("--model.init_args.backbone", "test_efficientnet", "--model.init_args.pretrained", "false"),
         *("--model.init_args.image_size", "32"),
         *(f"--model.init_args.{name}={value}" for name, value in HEADS[method].items()),
-        *("--data.init_args.root", str(images), "--data.init_args.side", "40"),
-        *("--data.init_args.batch_size", "4", "--data.init_args.num_workers", "0"),
+        *(f"--data.init_args.{name}={value}" for name, value in data_of(method, images).items()),
         *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)),
         *("--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.precision", "32-true"),
         *more,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import PatchAugmentation, on_device_of
-from .generators import UniformGenerator, check_range
+from .generators import UniformGenerator, between, check_range
 
 #: pixels; a thinner line could slip between the centers of pixels
 _LEAST_WIDTH = 0.8
@@ -67,9 +67,9 @@ class CrackGenerator(UniformGenerator):
         return {
             "ys": (y * (height - 1) + headings.sin().cumsum(0)).T.contiguous(),
             "xs": (x * (width - 1) + headings.cos().cumsum(0)).T.contiguous(),
-            "lengths": (shorter * torch.lerp(*(length.new_tensor(each) for each in self.length), length)).clamp(min=1),
-            "widths": (shorter * torch.lerp(*(length.new_tensor(each) for each in self.width), thickness)).clamp(min=_LEAST_WIDTH),
-            "opacities": torch.lerp(*(length.new_tensor(each) for each in self.opacity), opacity),
+            "lengths": (shorter * between(self.length, length)).clamp(min=1),
+            "widths": (shorter * between(self.width, thickness)).clamp(min=_LEAST_WIDTH),
+            "opacities": between(self.opacity, opacity),
             "colors": (shade[:, None] + 0.1 * (2 * tint - 1)).clamp(0, 1),
         }
 
@@ -126,7 +126,9 @@ class RandomCrack(PatchAugmentation):
         params = on_device_of(input, params)
         covered = self._covered(input, params) * params["opacities"][:, None, None, None]
         colors = params["colors"][:, :, None, None].to(covered.dtype)
-        return torch.lerp(input.to(covered.dtype), colors.expand(input.shape), covered.expand(input.shape)).to(input.dtype)
+        return torch.lerp(input.to(covered.dtype), colors.expand(input.shape), covered.expand(input.shape)).to(
+            input.dtype
+        )
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -146,7 +148,12 @@ class RandomCrack(PatchAugmentation):
         squares = (rows - ys[..., None]).square()[..., :, None] + (columns - xs[..., None]).square()[..., None, :]
         deviations = (params["widths"] / 2)[:, None, None, None]
         counts = torch.arange(ys.shape[1], device=ys.device) < params["lengths"][:, None]
-        seen = (rows >= 0)[..., :, None] & (rows < height)[..., :, None] & (columns >= 0)[..., None, :] & (columns < width)[..., None, :]
+        seen = (
+            (rows >= 0)[..., :, None]
+            & (rows < height)[..., :, None]
+            & (columns >= 0)[..., None, :]
+            & (columns < width)[..., None, :]
+        )
         seen = seen & counts[..., None, None] & (squares <= (_REACH * deviations) ** 2)
         shares = torch.where(seen, torch.exp(-squares / (2 * deviations**2)), 0)
         index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]

@@ -49,7 +49,8 @@ def check_range(name: str, value: tuple[float, float], what: str, limit: float =
         raise ValueError(msg)
 
 
-def _between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
+def between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
+    """Return where draws in ``[0, 1)`` lie within a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * draw
 
 
@@ -90,8 +91,8 @@ class BoxGenerator(UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         height, width = batch_shape[-2:]
         area_draw, ratio_draw = self.uniform(2, batch_shape, same_on_batch)
-        area = _between(self.scale, area_draw) * (height * width)
-        root = torch.exp(_between((math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2), ratio_draw))
+        area = between(self.scale, area_draw) * (height * width)
+        root = torch.exp(between((math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2), ratio_draw))
         side = area.sqrt()
         return {
             "heights": (side / root).round().clamp(1, height).long(),
@@ -144,13 +145,13 @@ class ScarGenerator(UniformGenerator):
         """Draw for a batch of ``(B, C, H, W)``."""
         shorter = min(batch_shape[-2:])
         width_draw, length_draw, *angle_draws = self.uniform(4, batch_shape, same_on_batch)
-        widths = (_between(self.width, width_draw) * shorter).clamp(min=LEAST_SCAR_WIDTH)
-        lengths = (_between(self.length, length_draw) * shorter).clamp(min=LEAST_SCAR_LENGTH)
+        widths = (between(self.width, width_draw) * shorter).clamp(min=LEAST_SCAR_WIDTH)
+        lengths = (between(self.length, length_draw) * shorter).clamp(min=LEAST_SCAR_LENGTH)
         sides = torch.hypot(widths, lengths).ceil().clamp(max=self.largest(*batch_shape[-2:])[0]).long()
         return {
             "scar_widths": widths,
             "scar_lengths": lengths,
-            "angles": _between(self.degrees, torch.stack(angle_draws, 1)),
+            "angles": between(self.degrees, torch.stack(angle_draws, 1)),
             "heights": sides,
             "widths": sides,
         }

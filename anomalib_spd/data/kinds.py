@@ -43,7 +43,9 @@ class KindSampler(ResumableSampler):
             shuffled = np.random.default_rng((self.seed, self.epoch, int(items[0]))).permutation(items)
             yield from shuffled[piece * self.size : (piece + 1) * self.size].tolist()
             place_of_all = place * self.num_replicas + self.rank
-            yield from (int(strangers[(place_of_all * self.others + each) % len(strangers)]) for each in range(self.others))
+            yield from (
+                int(strangers[(place_of_all * self.others + each) % len(strangers)]) for each in range(self.others)
+            )
 
     def __len__(self) -> int:
         return super().__len__() * (self.size + self.others)

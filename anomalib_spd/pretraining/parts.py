@@ -52,7 +52,11 @@ class PartsSPD(DenseSPD):
             RandomHorizontalFlip(p=0.5, same_on_batch=True),
             RandomVerticalFlip(p=0.5, same_on_batch=True),
         )
-        swaps = [RandomCutSwap((0.0005, 0.01), clusters=1), RandomCutSwap((0.01, 0.05), clusters=1), RandomCutSwapScar(clusters=1)]
+        swaps = [
+            RandomCutSwap((0.0005, 0.01), clusters=1),
+            RandomCutSwap((0.01, 0.05), clusters=1),
+            RandomCutSwapScar(clusters=1),
+        ]
         # cracks are the one kind that is not made of the image's own patches: as often as pasted ones
         self.changes.extend([*swaps, RandomCrack(), RandomCrack()])
 

@@ -16,20 +16,21 @@ def model_of(method: type, **settings: Any) -> Any:
     return model
 
 
-def step_of(model: Any, images: Tensor) -> tuple[Tensor, dict[str, float]]:
+def step_of(model: Any, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
     """The loss and what was logged, the same draws each time."""
     logged: dict[str, float] = {}
     model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})
     torch.manual_seed(1)
-    return model.training_step(model.on_after_batch_transfer((images, torch.zeros(len(images))), 0), 0), logged
+    batch = (images, torch.zeros(len(images)) if labels is None else labels)
+    return model.training_step(model.on_after_batch_transfer(batch, 0), 0), logged
 
 
-def learn(model: Any, images: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+def learn(model: Any, images: Tensor, labels: Tensor | None = None) -> tuple[dict[str, float], dict[str, float]]:
     """What was logged before and after some steps on the same draws."""
-    _, first = step_of(model, images)
+    _, first = step_of(model, images, labels)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-3)
     for _ in range(15):
-        loss, logged = step_of(model, images)
+        loss, logged = step_of(model, images, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from tests.conftest import REPOSITORY
-from tests.test_cli import HEADS
+from tests.test_cli import HEADS, data_of
 
 # these draw places to compare, each process of its own
-DENSE = {"dense", "memory"}
+DENSE = {"dense", "memory", "parts"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def first_step(method: str, images: Path, folder: Path, processes: int) -> tuple
     config["model"]["init_args"].update(backbone="test_efficientnet", pretrained=False, eta=0.5, **HEADS[method])
     if method == "moco":
         config["model"]["init_args"]["queue_size"] = 64  # all keys find a place
-    config["data"]["init_args"].update(root=str(images), side=40, batch_size=32 // processes, num_workers=0)
+    config["data"]["init_args"].update(data_of(method, images, 32 // processes, kinds=processes))
     config["trainer"]["callbacks"] = [{"class_path": "tests.pretraining.first_step.FirstStep"}]
     config["trainer"].update(max_steps=1, accelerator="cpu", default_root_dir=str(folder), precision="64-true")
     folder.mkdir()

@@ -1,10 +1,10 @@
 """What parts are made of: shapes with a material, a rounded edge, and places where they stand."""
 
-from typing import get_args, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .textures import Floats, SIDE, Texture, X, Y, draw_color, log_uniform
+from .textures import SIDE, Floats, Texture, X, Y, draw_color, log_uniform
 
 Form = Literal["ellipse", "box", "ring", "capsule", "polygon", "gear", "blob"]
 
@@ -35,7 +35,16 @@ class Shape:
         self.gloss = random.uniform(0.1, 0.7)
         self.shade = random.normal(0, 0.15, 2)
 
-    def cover(self, random: np.random.Generator, picture: Floats, x: Floats, y: Floats, angle: float, light: float, play: float) -> Floats:
+    def cover(
+        self,
+        random: np.random.Generator,
+        picture: Floats,
+        x: Floats,
+        y: Floats,
+        angle: float,
+        light: float,
+        play: float,
+    ) -> Floats:
         """Return a picture with the shape painted over it.
 
         Args:
@@ -49,7 +58,9 @@ class Shape:
         """
         distance = np.minimum.reduce([self._at(random, place, x, y, play) for place in self.places])
         surface = self.color + self.texture.paint(random, angle)
-        surface = surface + (self.shade[0] * (X / SIDE - 0.5) + self.shade[1] * (Y / SIDE - 0.5))[..., None].astype(np.float32)
+        surface = surface + (self.shade[0] * (X / SIDE - 0.5) + self.shade[1] * (Y / SIDE - 0.5))[..., None].astype(
+            np.float32
+        )
         if self.edge:
             slope_y, slope_x = np.gradient(np.clip(-distance, 0, self.edge))
             surface = surface + self.gloss * (np.cos(light) * slope_x + np.sin(light) * slope_y)[..., None]
@@ -64,10 +75,12 @@ class Shape:
         size = self.size * np.exp(random.normal(0, play))
         x, y = (x - at_x) / size, (y - at_y) / size
         cos, sin = np.cos(angle), np.sin(angle)
-        distance: Floats = (size * self._distance(cos * x + sin * y, (cos * y - sin * x) / self.aspect)).astype(np.float32)
+        distance: Floats = (size * self._distance(cos * x + sin * y, (cos * y - sin * x) / self.aspect)).astype(
+            np.float32
+        )
         return distance
 
-    def _distance(self, x: Floats, y: Floats) -> Floats:
+    def _distance(self, x: Floats, y: Floats) -> Any:
         """Return how far places are outside of the outline of a shape of size 1, about; inside it is negative."""
         if self.form == "box":
             right, below = np.abs(x) - 1 + self.corner, np.abs(y) - 1 + self.corner
@@ -104,7 +117,11 @@ def _draw_places(random: np.random.Generator, size: float) -> list[Place]:
         x, y = random.normal(0, 0.35 * size, 2)
         return [(x, y, random.uniform(0, 2 * np.pi))]
     if order == "circle":
-        count, radius, first = int(random.integers(2, 10)), size * random.uniform(0.3, 0.9), random.uniform(0, 2 * np.pi)
+        count, radius, first = (
+            int(random.integers(2, 10)),
+            size * random.uniform(0.3, 0.9),
+            random.uniform(0, 2 * np.pi),
+        )
         angles = first + 2 * np.pi * np.arange(count) / count
         return [(radius * np.cos(angle), radius * np.sin(angle), angle) for angle in angles]
     if order == "grid":

@@ -10,7 +10,9 @@ Floats = npt.NDArray[np.float32]
 SIDE = 256
 
 X, Y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(SIDE), np.arange(SIDE)))
-_FREQUENCY_X, _FREQUENCY_Y = (axis.astype(np.float32) * SIDE for axis in np.meshgrid(np.fft.rfftfreq(SIDE), np.fft.fftfreq(SIDE)))
+_FREQUENCY_X, _FREQUENCY_Y = (
+    axis.astype(np.float32) * SIDE for axis in np.meshgrid(np.fft.rfftfreq(SIDE), np.fft.fftfreq(SIDE))
+)
 
 
 def draw_color(random: np.random.Generator) -> Floats:
@@ -64,18 +66,21 @@ class Texture:
         white = random.standard_normal((SIDE, SIDE), np.float32)
         grain: Floats = np.fft.irfft2(np.fft.rfft2(white) * self.spectrum, s=(SIDE, SIDE)).astype(np.float32)
         grain /= grain.std() + 1e-6
-        if self.form == "patches":
-            return np.tanh(2 * grain)
-        if self.form == "spots":
-            return np.maximum(grain - 1.2, 0) * 3
-        return -np.abs(grain) if self.form == "veins" else grain
+        forms: dict[str, Floats] = {
+            "patches": np.tanh(2 * grain),
+            "spots": 3 * np.maximum(grain - 1.2, 0),
+            "veins": -np.abs(grain),
+        }
+        return forms.get(self.form, grain)
 
     def _repeated(self, random: np.random.Generator, angle: float) -> Floats:
         bent = self.period * self.bend * ndimage.zoom(random.standard_normal((5, 5), np.float32), SIDE / 5, order=3)
         phases, step = random.uniform(0, 2 * np.pi, 2), 2 * np.pi / self.period
         across = np.sin(step * (np.cos(angle) * X + np.sin(angle) * Y + bent) + phases[0])
         along = np.sin(step * (-np.sin(angle) * X + np.cos(angle) * Y + bent) + phases[1])
-        wave = {"lines": across, "checks": across * along, "threads": np.maximum(across, along)}[self.pattern or "lines"]
+        wave = {"lines": across, "checks": across * along, "threads": np.maximum(across, along)}[
+            self.pattern or "lines"
+        ]
         pattern: Floats = np.tanh(self.sharpness * wave).astype(np.float32)
         return pattern
 
