@@ -60,6 +60,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "quick": [2, 2, 2, 2],
             "dev": [3, 3, 3, 3],
             "dense": [4, 1, 3, 3],
+            "cosine": [6, 2, 3, 3],
             "cutswap": [8, 2, 3, 3],
             "memory_ablations": [16, 1, 3, 3],
             "memory_sorting": [3, 1, 3, 3],
