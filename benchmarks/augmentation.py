@@ -29,6 +29,7 @@ from torch import Tensor
 import anomalib_spd  # noqa: F401 - puts the shelf's classifier on timm's shelf
 from anomalib_spd import native
 from anomalib_spd.augmentation import (
+    RandomCrack,
     RandomCutPaste,
     RandomCutPasteScar,
     RandomCutSwap,
@@ -121,13 +122,14 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> Non
         "CutPasteScar": RandomCutPasteScar(),
         "CutSwap": RandomCutSwap(),
         "CutSwapScar": RandomCutSwapScar(),
+        "Crack": RandomCrack(),
     }
     timed: Timed = {"x.clone()": images.clone}
     for name, transform in ours.items():
         timed[name] = partial(transform, images)
         if "CutSwap" in name:
             timed[f"{name}, given maps"] = partial(transform, images, saliency=maps)
-        if native.serves(images) and "Scar" not in name:
+        if native.serves(images) and name in ("SmoothBlend", "CutPaste", "CutSwap"):
             timed[f"{name}, by torch"] = partial(by_torch, transform, images)
             if "CutSwap" in name:
                 timed[f"{name}, given maps, by torch"] = partial(by_torch, transform, images, saliency=maps)

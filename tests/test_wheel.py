@@ -81,9 +81,9 @@ def configs(run: Run) -> Path:
 
 def test_holds_weights_configs_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for backbone in ("efficientnet_lite0_in1k", "efficientnet_lite0_control", "efficientnet_lite0_spd"):
+    for tag in ("in1k", "control", "spd", "spd.parts"):
         for file in ("config.json", "model.safetensors", "README.md"):
-            assert f"anomalib_spd/backbones/weights/{backbone}/{file}" in names
+            assert f"anomalib_spd/backbones/weights/efficientnet_lite0_{tag}/{file}" in names
     assert all(f"anomalib_spd/configs/{config}" in names for config in CONFIGS)
     assert any(name.endswith("LICENSE") for name in names)
     assert "anomalib_spd/py.typed" in names
