@@ -199,6 +199,28 @@ def detection_loss(
     return F.softplus(margins / temperature).mean() * temperature, (margins[0] < 0).to(margins.dtype).mean()
 
 
+def detect_with_memory(
+    normal: Tensor, shown: Tensor, changed: Tensor, places: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return what a detector in small gets wrong: one that remembers other images and looks for changes.
+
+    Source: ours; see :func:`memory_distance` and :func:`detection_loss`.
+
+    Args:
+        normal: embeddings of the remembered images, ``(M, D, h, w)``, see :func:`patch_embedding`.
+        shown: of the images with changes, ``(B, D, h, w)``.
+        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``.
+        places: that are kept of the remembered images, drawn at random; all, where there are no more.
+        temperature: of the comparison.
+
+    Returns:
+        the loss, not negative, and the share of pairs with false alarms that are in order, in ``[0, 1]``; both scalars.
+    """
+    remembered = normal.movedim(1, -1).flatten(0, 2)
+    memory = remembered[torch.randperm(len(remembered), device=remembered.device)[:places]]
+    return detection_loss(memory_distance(shown, memory, changed.shape[-2:]), changed, temperature)
+
+
 def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:
     r"""SPot-the-Difference of the supervised arm: tell the perturbed images from the others.
 

@@ -21,7 +21,7 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
+from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training_module import TrainingModule
@@ -178,9 +178,7 @@ class MemoryLocalization(TrainingModule):
         kept = distillation(mine, taught, energies)
         # of unit energy: the loss is of ratios, but for the little that keeps distances from 0
         normal, shown = (patch_embedding(maps) / energies.sum().sqrt()).tensor_split([len(remembered)])
-        places = normal.movedim(1, -1).flatten(0, 2)
-        memory = places[torch.randperm(len(places), device=places.device)[: self.memory]]
-        detection, in_order = detection_loss(memory_distance(shown, memory, images.shape[-2:]), mask, self.temperature)
+        detection, in_order = detect_with_memory(normal, shown, mask, self.memory, self.temperature)
         loss = kept.mean() + self.eta * detection
         self.check_finite(loss, {"distillation": kept.mean(), "detection": detection})
         self.log("loss", loss, prog_bar=True)

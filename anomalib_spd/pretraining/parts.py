@@ -7,7 +7,7 @@ from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomVertical
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
-from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
+from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 
 from .dense import DenseSPD
 
@@ -93,9 +93,6 @@ class PartsSPD(DenseSPD):
         # the loss is of ratios, but for the little that keeps distances from 0
         embedding = patch_embedding([each[len(photographs) :] for each in maps]) / self.energies.sum().sqrt()
         normal, shown = embedding.tensor_split([len(remembered)])
-        places = normal.movedim(1, -1).flatten(0, 2)
-        memory = places[torch.randperm(len(places), device=places.device)[: self.memory]]
-        distance = memory_distance(shown, memory, mask.shape[-2:])
-        difference_loss, in_order = detection_loss(distance, mask, self.temperature)
+        difference_loss, in_order = detect_with_memory(normal, shown, mask, self.memory, self.temperature)
         measured = [each[: len(photographs) or len(remembered)] for each in maps]
         return kept.mean(), difference_loss, {**self._noted(measured, kept), "in_order": in_order}

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from anomalib_spd import losses
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.finetuning import MemoryLocalization, memory_localization
+from anomalib_spd.finetuning import MemoryLocalization
 from anomalib_spd.losses import patch_embedding
 
 from .spots import SIDE, near, take_for_salient
@@ -183,8 +184,8 @@ class Recording:
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> Recording:
-    recording = Recording(memory_localization.memory_distance)
-    monkeypatch.setattr(memory_localization, "memory_distance", recording)
+    recording = Recording(losses.memory_distance)
+    monkeypatch.setattr(losses, "memory_distance", recording)
     return recording
 
 
@@ -216,8 +217,8 @@ def test_the_memory_is_of_other_images_than_the_changed_ones(batch: int, memory:
 
 
 def test_what_is_marked_as_changed_is_what_was_changed_visibly(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, detection = model_of(), Recording(memory_localization.detection_loss)
-    monkeypatch.setattr(memory_localization, "detection_loss", detection)
+    model, detection = model_of(), Recording(losses.detection_loss)
+    monkeypatch.setattr(losses, "detection_loss", detection)
 
     def change(images: Tensor) -> Tensor:
         images = images.clone()

@@ -12,6 +12,7 @@ from anomalib_spd.pretraining import PartsSPD
 from .one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (7, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+MEMORY_DISTANCE = losses.memory_distance
 LABELS = torch.tensor([5, 5, 5, 5, 5, -1, -1])
 
 
@@ -44,13 +45,13 @@ def test_half_of_the_parts_is_the_memory_and_photographs_are_in_neither(
 
     def noted(embedding: Tensor, memory: Tensor, size: Any) -> Tensor:
         compared.update(embedding=embedding.detach(), memory=memory.detach())
-        return losses.memory_distance(embedding, memory, size)
+        return MEMORY_DISTANCE(embedding, memory, size)
 
     def changed(images: Tensor) -> tuple[Tensor, Tensor]:
         compared["changed"] = images.flip(-1)
         return compared["changed"], torch.zeros_like(images[:, :1]).index_fill(3, torch.arange(40, 60), 1)
 
-    monkeypatch.setattr("anomalib_spd.pretraining.parts.memory_distance", noted)
+    monkeypatch.setattr(losses, "memory_distance", noted)
     monkeypatch.setattr(model, "_changed", changed)
     _step(model, torch.where(torch.arange(7) < 7 - photographs, 5, -1))
     parts = IMAGES[: 7 - photographs].float() / 255
@@ -73,9 +74,9 @@ def test_no_more_places_are_kept_than_asked_for(monkeypatch: pytest.MonkeyPatch)
 
     def noted(embedding: Tensor, memory: Tensor, size: Any) -> Tensor:
         sizes.append(len(memory))
-        return losses.memory_distance(embedding, memory, size)
+        return MEMORY_DISTANCE(embedding, memory, size)
 
-    monkeypatch.setattr("anomalib_spd.pretraining.parts.memory_distance", noted)
+    monkeypatch.setattr(losses, "memory_distance", noted)
     _step(_model(memory=17))
     assert sizes == [17]
 
