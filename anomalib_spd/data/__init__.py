@@ -2,7 +2,7 @@
 
 from .images import ImageFolder, LabelledImages
 from .index import ImageIndex
-from .kinds import KindFolder, SyntheticParts
+from .kind_folder import KindFolder, SyntheticParts
 from .normal_images import NormalImages
 from .sample import Sample
 from .shards import ImageShards

@@ -1,12 +1,12 @@
 """Images for pre-training: a folder of pictures, or a list of them, with classes."""
 
 import logging
-import random
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
@@ -66,8 +66,8 @@ def stopped(count: int, share_of: str, names: Sequence[str]) -> OSError:
 class LabelledImages(Dataset[tuple[Tensor, int]]):
     """Images with the numbers of their classes, as :meth:`ImageIndex.of` lists them.
 
-    A file that cannot be read, or is truncated, is named once in the log, as a warning, and another image takes its place,
-    the same one each time. Such files are counted over all worker processes of a loader (processes of a distributed
+    A file that cannot be read, or is truncated, is named once in the log, as a warning, and another image takes its place, of the
+    same class if there is one, the same each time. Such files are counted over all worker processes of a loader (processes of a distributed
     training each count those that they meet); above 1 % of all, reading stops.
 
     Args:
@@ -126,13 +126,19 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         Raises:
             OSError: where more than 1 % of the files cannot be read; the message names them.
         """
-        others = random.Random(index)  # of the index alone, so that runs can be repeated
-        while True:
+        for number in self._in_order_for(index):
             try:
-                return decode(self.files[index], self.side, self.stretch), int(self.files.labels[index])
+                return decode(self.files[number], self.side, self.stretch), int(self.files.labels[number])
             except Exception as error:  # Pillow raises nearly anything for damaged files
-                self._note(index, error)
-            index = others.randrange(len(self))
+                self._note(number, error)
+        raise AssertionError("where nothing can be read, more than 1 % cannot")
+
+    def _in_order_for(self, index: int) -> Iterator[int]:
+        """Yield an image, and what may take its place: others of its class, then any; by the index alone, so that runs can be repeated."""
+        yield index
+        order = np.random.default_rng(index)
+        yield from map(int, order.permutation(np.flatnonzero(self.files.labels == self.files.labels[index])))
+        yield from map(int, order.permutation(len(self)))
 
     def _note(self, index: int, error: Exception) -> None:
         if not self._is_faulty[index]:

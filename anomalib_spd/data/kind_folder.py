@@ -55,7 +55,7 @@ class KindFolder(ImageFolder):
     """Batches of the images of a folder of folders, one for each kind of part; a batch is of one kind.
 
     All are good parts, or surfaces without a defect. Photographs of anything may come with each batch, behind its parts and with the
-    label -1: what a backbone knows of the world is kept by them. Files that cannot be read are replaced by any other image, see
+    label -1: what a backbone knows of the world is kept by them. A file that cannot be read is replaced by another of its kind, see
     :class:`LabelledImages`.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from anomalib_spd.data import KindFolder, SyntheticParts
-from anomalib_spd.data.kinds import KindSampler
+from anomalib_spd.data.kind_folder import KindSampler
 
 LABELS = [0] * 9 + [1] * 4 + [2] * 3 + [3] * 8 + [-1] * 5
 
@@ -110,6 +110,23 @@ def test_without_photographs_batches_are_parts_alone(tree: Path) -> None:
     batches = list(data.train_dataloader())
     assert len(batches) == 2
     assert all((labels == labels[0]).all() and labels[0] in (0, 1) for _, labels in batches)
+
+
+def test_a_damaged_file_is_replaced_by_another_of_its_kind(tmp_path: Path) -> None:
+    """A batch of two kinds could not be trained on."""
+    for kind in range(3):
+        for number in range(40):
+            _write(tmp_path / str(kind) / f"{number}.png", 50 + 50 * kind)
+    (tmp_path / "1" / "7.png").write_bytes(b"no picture")
+    data = KindFolder(tmp_path, batch_size=4, side=16, num_workers=0)
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert len(batches) == 30
+    for images, labels in batches:
+        assert (labels == labels[0]).all()
+        assert (images == 50 + 50 * int(labels[0])).all()
+    assert data.images is not None
+    assert [path.name for path in data.images.faulty] == ["7.png"]
 
 
 def test_refusals(tree: Path) -> None:
