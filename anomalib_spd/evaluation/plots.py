@@ -5,7 +5,7 @@ are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -85,7 +85,8 @@ def forest(name: str, stripes: Sequence[Stripe], panels: Sequence[Panel], series
     Returns:
         An SVG document.
     """
-    top, bottom = 0.34, 0.26 + 0.26 * (len(series) > 1)
+    columns, lines = _legend_shape(series)
+    top, bottom = 0.34, 0.26 + (0.06 + 0.2 * lines) * (len(series) > 1)
     height = top + bottom + (0.14 + 0.14 * len(series)) * len(stripes)
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, height))
@@ -110,8 +111,14 @@ def forest(name: str, stripes: Sequence[Stripe], panels: Sequence[Panel], series
             label.set_fontweight("bold" if stripe.strong else "normal")
         if len(series) > 1:
             handles = [axes[0].plot([], [], "o-", ms=3.5, color=colour)[0] for colour in series.values()]
-            figure.legend(handles, list(series), loc="lower center", ncols=len(series))
+            figure.legend(handles, list(series), loc="lower center", ncols=columns)
         return _svg(figure, name)
+
+
+def _legend_shape(labels: Collection[str]) -> tuple[int, int]:
+    """Return columns and lines of a legend that is no wider than a figure."""
+    columns = min(len(labels), max(1, int(0.95 * WIDTH / (0.5 + 0.07 * max(map(len, labels))))))
+    return columns, -(-len(labels) // columns)
 
 
 def _forest_axis(axis: Axes, panel: Panel) -> None:
@@ -156,13 +163,15 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
     width = 1.4 if max(map(len, scores.values())) == 1 else 0.9
     panels = 2 * len(levels) + sum(map(bool, scores.values()))
     rows = -(-panels // 4)
-    height = 0.4 + 2 * rows
+    columns, lines = _legend_shape(scores)
+    head = 0.4 + 0.2 * lines
+    height = head - 0.2 + 2 * rows
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, height))
         axes = list(figure.subplots(rows, 4, squeeze=False).flat)
         for axis in axes[panels:]:
             axis.remove()
-        figure.subplots_adjust(0.05, 0.45 / height, 0.985, 1 - 0.6 / height, 0.3, 0.6)
+        figure.subplots_adjust(0.05, 0.45 / height, 0.985, 1 - head / height, 0.3, 0.6)
         for level in levels:
             roc, pr, *axes = axes
             _frame(roc, f"{level}s: ROC", "false positive rate", "true positive rate")
@@ -175,10 +184,10 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
         for colour, (backbone, runs) in zip(colours, scores.items(), strict=True):
             if runs:
                 axis, *axes = axes
-                axis.set_title(f"{backbone}: scores of images", loc="left")
+                axis.set_title(backbone, loc="left")
                 _histogram(axis, runs[0], colour)
         handles = [roc.plot([], [], color=colour, lw=2)[0] for colour in colours]
-        figure.legend(handles, list(scores), loc="upper left", ncols=len(scores), bbox_to_anchor=(0.04, 1))
+        figure.legend(handles, list(scores), loc="upper left", ncols=columns, bbox_to_anchor=(0.04, 1))
         return _svg(figure, name)
 
 
@@ -198,7 +207,7 @@ def _histogram(axis: Axes, scores: Scores, colour: str) -> None:
     # room for the legend above the bars
     axis.set_ylim(0, 1.3 * axis.dataLim.y1)
     axis.legend(fontsize=7, handlelength=1.2, ncols=2, loc="upper right", borderaxespad=0, columnspacing=1)
-    axis.set(xlabel="score", ylabel="share")
+    axis.set(xlabel="scores of images", ylabel="share")
     axis.yaxis.set_major_locator(MaxNLocator(3))
     axis.xaxis.set_major_locator(MaxNLocator(4))
 
