@@ -64,9 +64,10 @@ def pretrain(args: list[str]) -> int:
     from lightning.pytorch import LightningDataModule
 
     from .pretraining import SPDPretraining
-    from .training_cli import TrainingCLI
+    from .training_cli import TrainingCLI, leave_processes
 
     TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
+    leave_processes()
     return 0
 
 

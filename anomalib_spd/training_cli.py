@@ -148,6 +148,16 @@ class TrainingCLI(LightningCLI):
             trainer.save_checkpoint(last, weights_only=False)
 
 
+def leave_processes() -> None:
+    """Leave the group of processes of a distributed training that is done; without one nothing happens.
+
+    Lightning does not. Where gloo's threads outlive Python, the process is aborted, and a training that went well ends as if
+    it had failed.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _listed(one_or_more: Any) -> list[Any]:
     """Return as a list what a trainer also takes as one, or not at all."""
     if one_or_more is None:

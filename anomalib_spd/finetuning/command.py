@@ -16,7 +16,7 @@ from anomalib_spd import backbones
 from anomalib_spd.backbones.catalog import sha256_of
 from anomalib_spd.backbones.manage import check_name
 from anomalib_spd.evaluation.grid import build_data, reason
-from anomalib_spd.training_cli import TrainingCLI
+from anomalib_spd.training_cli import TrainingCLI, leave_processes
 from anomalib_spd.training_module import TrainingModule
 
 from .normal_batches import NormalBatches
@@ -33,6 +33,7 @@ def run(args: list[str]) -> int:
     try:
         for one in FinetuneCLI(args).each():
             _run(FinetuneCLI(one))
+        leave_processes()
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         print("error:", reason(error), file=sys.stderr)
         return 1
