@@ -58,7 +58,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
     assert sizes == {
         **{
             "quick": [2, 2, 2, 2],
-            "dev": [3, 3, 3, 3],
+            "dev": [5, 3, 3, 3],
             "dense": [4, 1, 3, 3],
             "cosine": [6, 2, 3, 3],
             "cutswap": [8, 2, 3, 3],
@@ -67,7 +67,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "memory_spd": [4, 2, 3, 3],
             "parts_spd": [4, 2, 3, 3],
             "both_spd": [6, 2, 3, 3],
-            "forms_2cls_highshot": [5, 1, 2, 3],
+            "forms_2cls_highshot": [7, 1, 2, 3],
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
         },
