@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -51,6 +52,10 @@ def run(args: list[str]) -> int:
         warnings.simplefilter("always", UserWarning)
         try:
             options.run(options)
+            sys.stdout.flush()
+            status = 0
+        except BrokenPipeError:  # who reads it, such as head, has had enough; Python flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
         except (ValueError, OSError) as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)

@@ -1,6 +1,8 @@
 """The command ``anomalib-spd backbones``."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def test_from_end_to_end(save: Any, shelf: Path, tmp_path: Path, capsys: pytest.
     assert run(["remove", "mine_spd.v1"]) == 0
     assert capsys.readouterr().out.endswith("Removed mine_spd.v1\n")
     assert [f.name for f in shelf.iterdir()] == ["copy_spd"]
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "anomalib_spd", "backbones", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.communicate(timeout=120)[1] == ""
+    assert process.returncode == 0
 
 
 def test_the_lines_shown_are_those_that_anomalib_takes(capsys: pytest.CaptureFixture[str]) -> None:
