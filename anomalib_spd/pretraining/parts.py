@@ -29,8 +29,9 @@ class PartsSPD(DenseSPD):
     category that is to be inspected.
 
     Args:
-        memory: places of the other parts that are kept.
-        **settings: see :class:`DenseSPD`; ``eta`` is 2 by default, and ``image_size`` 224. Crops are of the same place in all images
+        memory: places of the other parts that are kept, drawn at random; all, where there are no more. What is not remembered alarms, and a network
+            learns to hush it: with few, faint defects are lost (``docs/experiments.md``, section 16).
+        **settings: see :class:`DenseSPD`; ``eta`` is 8 by default, and ``image_size`` 224. Crops are of the same place in all images
             of a batch, so that parts lie as they lay.
 
     Batch:
@@ -41,7 +42,7 @@ class PartsSPD(DenseSPD):
         ValueError: where nothing is remembered; in training, where a batch has no two parts of a kind, or parts of several.
     """
 
-    def __init__(self, memory: int = 400, eta: float = 2.0, image_size: int = 224, **settings: Any) -> None:
+    def __init__(self, memory: int = 4000, eta: float = 8.0, image_size: int = 224, **settings: Any) -> None:
         if memory < 1:
             msg = f"`memory` is at least 1. Got {memory}."
             raise ValueError(msg)
