@@ -29,8 +29,8 @@ class PartsSPD(DenseSPD):
     category that is to be inspected.
 
     Args:
-        memory: places of the other parts that are kept, drawn at random; all, where there are no more. What is not remembered alarms, and a network
-            learns to hush it: with few, faint defects are lost (``docs/experiments.md``, section 16).
+        memory: places of the other parts that are kept, drawn at random; all, where there are no more. With few, faint defects were
+            lost (``docs/experiments.md``, sections 15 and 16).
         **settings: see :class:`DenseSPD`; ``eta`` is 8 by default, and ``image_size`` 224. Crops are of the same place in all images
             of a batch, so that parts lie as they lay.
 
