@@ -125,7 +125,7 @@ def _forest_axis(axis: Axes, panel: Panel) -> None:
     axis.set_title(panel.title)
     axis.set_xlim(-panel.limit, panel.limit)
     axis.axvline(0, color=FAINT, lw=0.8)
-    axis.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+    axis.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))  # more would touch each other
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.3g}" if abs(x) > 1e-9 else "0"))
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
