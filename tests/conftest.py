@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import enum
 import os
 from pathlib import Path
 
@@ -8,6 +9,19 @@ import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+class _Choice(str, enum.Enum):
+    ONE = "one"
+
+
+#: anomalib's checkpoints hold such choices. The first releases of Python 3.11 pickle them through ``getattr``, which torch does not
+#: load with weights alone: there, stock anomalib cannot read a checkpoint that it wrote itself
+reloads_checkpoints = pytest.mark.xfail(
+    _Choice.ONE.__reduce_ex__(2)[0] is getattr,
+    reason="this Python pickles enumerations through getattr: stock anomalib cannot reload its own checkpoints",
+    strict=True,
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import REPOSITORY
+from .conftest import REPOSITORY, reloads_checkpoints
 
 Run = Callable[..., str]
 CONFIGS = ("patchcore_spd.yaml", "padim_spd.yaml")
@@ -136,6 +136,7 @@ def test_a_misspelt_layer_is_an_error(run: Run, configs: Path, home: Path) -> No
     assert "has no layer 'block.4'" in " ".join(printed.split())
 
 
+@reloads_checkpoints
 def test_stock_classes_from_python_and_a_reloaded_checkpoint(run: Run) -> None:
     printed = run(
         "-c",

@@ -17,6 +17,7 @@ from lightning.pytorch import seed_everything
 from anomalib_spd.data import Sample
 from anomalib_spd.detectors import FastPatchcore, k_center_greedy
 from anomalib_spd.pre_processing import BackbonePreProcessor
+from tests.conftest import reloads_checkpoints
 
 ARGUMENTS: dict[str, Any] = {
     "backbone": "efficientnet_lite0_spd",
@@ -60,6 +61,7 @@ def test_is_stock_in_bank_and_metrics(
     assert metrics == expected
 
 
+@reloads_checkpoints
 def test_stock_loads_its_checkpoint(trained: tuple[Patchcore, Engine, dict[str, float]]) -> None:
     ours, engine, _ = trained
     checkpoint = engine.trainer.checkpoint_callback.best_model_path
