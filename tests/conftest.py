@@ -11,7 +11,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 
 
-class _Choice(str, enum.Enum):
+class _Choice(enum.StrEnum):
     ONE = "one"
 
 
