@@ -1,5 +1,6 @@
 """The shelf: names to weights, as stock anomalib sees them."""
 
+from .averaging import average
 from .catalog import Backbone, Provenance
 from .manage import add, export, remove
 from .shelf import available, find, register, shelf_folder
@@ -10,6 +11,7 @@ __all__ = [
     "Provenance",
     "add",
     "available",
+    "average",
     "export",
     "find",
     "fold_input_statistics",

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from .averaging import average
 from .catalog import CATALOG_FOLDER, Backbone, layers_at
 from .manage import add, export, remove
 from .shelf import HOME_VARIABLE, available, find, shelf_folder
@@ -37,6 +38,18 @@ examples:
   %(prog)s efficientnet_lite0_spd.pcb runs/pcb/checkpoints/last.ckpt --data "own photographs"
   %(prog)s mobilenet_tf weights.safetensors --architecture mobilenetv3_large_100 --mean .5 .5 .5 --std .5 .5 .5
   %(prog)s from_a_colleague exported_folder/
+"""
+
+AVERAGE_DESCRIPTION = """\
+Put the mean of several backbones' weights on your shelf.
+
+They are of one network, and have gone on from the same weights: several trainings that differ in their seed, or a
+training and the backbone that it went on from. Without shares, all count alike."""
+
+AVERAGE_EXAMPLES = """\
+examples:
+  %(prog)s mine_mean mine_0 mine_1 mine_2
+  %(prog)s mine_kept mine=0.7 efficientnet_lite0_in1k=0.3
 """
 
 
@@ -109,6 +122,19 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--data", default="", help="images that the weights were trained on, and their licence")
     adding.add_argument("--recipe", default="", help="how they were trained, in a line")
     adding.set_defaults(run=_add)
+
+    averaging = commands.add_parser(
+        "average",
+        help="put the mean of several backbones' weights on your shelf",
+        description=AVERAGE_DESCRIPTION,
+        epilog=AVERAGE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    averaging.add_argument("name", metavar="NAME", help="NAME or NAME.TAG")
+    averaging.add_argument(
+        "parts", metavar="BACKBONE[=SHARE]", nargs="+", type=_share, help="on the shelf, two or more"
+    )
+    averaging.set_defaults(run=_average)
 
     removing = commands.add_parser(
         "remove", help="take a backbone of your own off the shelf", description="Delete a backbone of your own."
@@ -185,6 +211,25 @@ def _add(options: argparse.Namespace) -> None:
         command=options.command_line,
     )
     print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}")
+    print(f"Use it: Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})")
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, equals, share = text.partition("=")
+    try:
+        return name, float(share) if equals else 1.0
+    except ValueError:
+        msg = f"{share!r} is no share of {name!r}: expected a number, such as {name}=0.7"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _average(options: argparse.Namespace) -> None:
+    names = [name for name, _ in options.parts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = f"{', '.join(twice)}: given twice. Give each backbone once, with its share: NAME=SHARE."
+        raise ValueError(msg)
+    backbone = average(options.name, dict(options.parts), command=options.command_line)
+    print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}: {backbone.provenance.recipe}")
     print(f"Use it: Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})")
 
 

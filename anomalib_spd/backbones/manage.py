@@ -1,31 +1,31 @@
 """Puts backbones on the user's shelf, takes them off, and copies them out."""
 
 import os
-import re
-import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import timm
-from safetensors import SafetensorError
 from timm.models import VisionTransformer
-from torch import nn
 
-from .catalog import CARD_FILE, CATALOG_FOLDER, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers, sha256_of
+from .catalog import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers, sha256_of
 from .checkpoints import fit
 from .export import write_folder
-from .shelf import HOME_VARIABLE, find, is_stock, register, shelf_folder
+from .placing import (
+    NAME_PATTERN,
+    check_name,
+    check_routing,
+    hidden_beside,
+    new_on_shelf,
+    shelf_error,
+    transformer_words,
+    whole_folder,
+)
+from .shelf import find, register, shelf_folder
 from .sources import Network, Source, Statistics, find_network, read_source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
-
-# in a name, these make a detector of anomalib treat the backbone as a transformer (TimmFeatureExtractor, PatchFlow)
-TRANSFORMER_WORDS = ("vit", "dinov2")
 
 
 def add(
@@ -86,7 +86,7 @@ def add(
         raise ValueError(msg)
 
     model = fit(source.tensors, network.architecture, **network.arguments)
-    _check_routing(name, model)
+    check_routing(name, model)
     mean_std = _statistics(source, network) if mean is None or std is None else (tuple(mean), tuple(std))
     folded = mean_std != (IMAGENET_MEAN, IMAGENET_STD)
     if folded:
@@ -99,30 +99,25 @@ def add(
         notes += [
             f"input statistics mean={list(mean_std[0])}, std={list(mean_std[1])} folded into the first convolution"
         ]
-    shelf = shelf_folder()
-    try:
-        with _whole_folder(shelf / name) as folder:
-            write_folder(
-                model,
-                folder,
-                name,
-                network.architecture,
-                replace(
-                    known,
-                    data=data or known.data,
-                    recipe="; ".join(filter(None, notes)),
-                    command=command or known.command,
-                    checkpoint=f"{source.file.name}, sha256 {checksum}"
-                    + (f"; itself from {known.checkpoint}" if known.checkpoint else ""),
-                ),
-                model_args=network.model_args,
-                license_id=license_id or source.license_id or "other",
-                origin_url=origin_url or source.origin_url,
-                description=description,
-            )
-    except (OSError, SafetensorError) as error:
-        _refuse_taken(name)  # another process was faster
-        raise _shelf_error(error) from error
+    with new_on_shelf(name) as folder:
+        write_folder(
+            model,
+            folder,
+            name,
+            network.architecture,
+            replace(
+                known,
+                data=data or known.data,
+                recipe="; ".join(filter(None, notes)),
+                command=command or known.command,
+                checkpoint=f"{source.file.name}, sha256 {checksum}"
+                + (f"; itself from {known.checkpoint}" if known.checkpoint else ""),
+            ),
+            model_args=network.model_args,
+            license_id=license_id or source.license_id or "other",
+            origin_url=origin_url or source.origin_url,
+            description=description,
+        )
     register()
     return find(name)
 
@@ -140,11 +135,11 @@ def remove(name: str) -> None:
         found = find(name).folder
         msg = f"Backbone {name!r} belongs to the package ({found}) and stays. Only your own can be removed."
         raise ValueError(msg)
-    removed = _hidden_beside(folder)
+    removed = hidden_beside(folder)
     try:
         folder.rename(removed)  # off the shelf at once: nobody sees half a folder
     except OSError as error:
-        raise _shelf_error(error) from error
+        raise shelf_error(error) from error
     register()
     if removed.is_symlink():
         removed.unlink()
@@ -171,7 +166,7 @@ def export(name: str, folder: str | Path) -> Path:
     target = Path(folder).absolute()
     _refuse_filled(target)
     try:
-        with _whole_folder(target) as temporary:
+        with whole_folder(target) as temporary:
             for file in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
                 if (backbone.folder / file).is_file():
                     # contents alone: the modes are those of the target's owner, not those of the shelf
@@ -180,7 +175,7 @@ def export(name: str, folder: str | Path) -> Path:
         _refuse_filled(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
         raise type(error)(msg) from error
-    if words := _transformer_words(str(target)):
+    if words := transformer_words(str(target)):
         model = timm.create_model(backbone.architecture, **backbone.model_args)
         if not isinstance(model, VisionTransformer):
             warnings.warn(
@@ -191,55 +186,9 @@ def export(name: str, folder: str | Path) -> Path:
     return target
 
 
-def check_name(name: str) -> None:
-    """Refuse what cannot be a new backbone's name.
-
-    Args:
-        name: ``NAME`` or ``NAME.TAG``.
-
-    Raises:
-        ValueError: where it is no such name, taken, or timm's own.
-    """
-    if len(name) > 100 or not NAME_PATTERN.fullmatch(name):
-        msg = (
-            f"{name!r} cannot be a backbone's name: expected NAME or NAME.TAG of letters, digits, '_' and '-', at most "
-            "100 in all."
-        )
-        raise ValueError(msg)
-    _refuse_taken(name)
-    model_name, dot, tag = name.partition(".")
-    if is_stock(model_name):
-        msg = (
-            f"{model_name!r} is a model of timm's own, and timm refuses tags on it that it does not know. Take a name "
-            f"that is not timm's, such as '{model_name}_spd{dot}{tag}'."
-        )
-        raise ValueError(msg)
-
-
-def _refuse_taken(name: str) -> None:
-    for folder, what in ((shelf_folder() / name, "on your shelf"), (CATALOG_FOLDER / name, "in the catalogue")):
-        if os.path.lexists(folder):
-            advice = f"remove it first (anomalib-spd backbones remove {name}), or " if what == "on your shelf" else ""
-            msg = f"The name {name!r} is taken {what}: {folder} exists; {advice}take another name."
-            raise ValueError(msg)
-
-
 def _refuse_filled(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         msg = f"{folder} exists and is not an empty folder. Give another, or delete it first."
-        raise ValueError(msg)
-
-
-def _transformer_words(text: str) -> list[str]:
-    return [word for word in TRANSFORMER_WORDS if word in text.lower()]
-
-
-def _check_routing(name: str, model: nn.Module) -> None:
-    if (words := _transformer_words(name)) and not isinstance(model, VisionTransformer):
-        msg = (
-            f"The name {name!r} contains {words[0]!r}, by which anomalib tells vision transformers. This network is a "
-            f"{type(model).__name__}, and anomalib would fail to read its layers. Take a name without it."
-        )
         raise ValueError(msg)
 
 
@@ -276,34 +225,3 @@ def _statistics(source: Source, network: Network) -> Statistics:
             stacklevel=3,
         )
     return IMAGENET_MEAN, IMAGENET_STD
-
-
-def _shelf_error(error: Exception) -> OSError:
-    reason = error.strerror if isinstance(error, OSError) else None
-    msg = (
-        f"Cannot write to the shelf {shelf_folder()}: {reason or error}. Set {HOME_VARIABLE} to a folder that you may "
-        "write to."
-    )
-    return PermissionError(msg) if isinstance(error, PermissionError) else OSError(msg)
-
-
-def _hidden_beside(folder: Path) -> Path:
-    """Return a new name beside a folder, which the shelf passes over for its leading dot."""
-    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-
-
-@contextmanager
-def _whole_folder(final: Path) -> Iterator[Path]:
-    """Give a folder to be filled, which becomes ``final`` in one step, or disappears where anything fails.
-
-    Raises:
-        OSError: also where ``final`` has come into being meanwhile, and is not an empty folder.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _hidden_beside(final)
-    temporary.mkdir()
-    try:
-        yield temporary
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
