@@ -1,4 +1,4 @@
-"""Makes a folder of the catalogue from a checkpoint of ``anomalib-spd pretrain``: half precision, no classifier, a card.
+"""Makes a folder of the catalogue from a checkpoint of ``anomalib-spd pretrain``, or a backbone's folder: half precision, no classifier, a card.
 
 Run from the project's root; what the card says stands in the files named::
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Write the folder of the catalogue."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the backbone; its folder in the catalogue is renewed if it exists")
-    parser.add_argument("checkpoint", type=Path, help="Lightning checkpoint of this package")
+    parser.add_argument("checkpoint", type=Path, help="Lightning checkpoint of this package, or exported folder")
     parser.add_argument("--card", type=Path, required=True, help="Markdown: what the model card says first")
     parser.add_argument("--data", required=True, help="images that it was trained on, and their licence")
     parser.add_argument("--command", required=True, help="that made the checkpoint")
@@ -29,7 +29,9 @@ def main() -> None:
 
     source = read_source(options.checkpoint)
     if source.network is None:
-        parser.error(f"{options.checkpoint} is no checkpoint of anomalib-spd pretrain")
+        parser.error(
+            f"{options.checkpoint} does not say which network it is for: give a checkpoint of anomalib-spd pretrain, or a backbone's folder"
+        )
     model = fit(source.tensors, source.network.architecture, **source.network.arguments)
     folder = CATALOG_FOLDER / options.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -43,7 +45,7 @@ def main() -> None:
             source.provenance,
             data=options.data,
             command=options.command,
-            checkpoint=f"{options.checkpoint.name}, sha256 {sha256_of(options.checkpoint)}",
+            checkpoint=source.provenance.checkpoint or f"{source.file.name}, sha256 {sha256_of(source.file)}",
         ),
         model_args=source.network.model_args,
         license_id=options.license,

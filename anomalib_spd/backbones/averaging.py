@@ -20,7 +20,7 @@ def average(name: str, shares: Mapping[str, float], *, command: str = "", descri
 
     Trainings that went on from the same weights, and have not gone far, can be averaged: the mean of several is what they have in
     common, without what chance gave each; the mean with the backbone that they went on from keeps more of what that one could do.
-    Classifiers are left out.
+    Layers that a training has brought to one energy are averaged with such of a backbone for which the same was done. Classifiers are left out.
 
     Source: Wortsman et al., Model soups (ICML 2022), section 2, uniform soup; the same, Robust fine-tuning of zero-shot models (CVPR 2022),
     section 4. Batch norm's statistics are averaged as the weights are.
