@@ -55,13 +55,15 @@ def measure(
     return float(engine.trainer.callback_metrics[FIGURE]), learnt
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     """Measure what is missing, and print mean and standard deviation over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", type=Path, help="2-class grid, of which the first backbone and the U-Net are taken")
+    parser.add_argument(
+        "grid", type=Path, help="2-class grid with two or more seeds; its first backbone and its U-Net are taken"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=[300], help="lengths of the trainings that are judged")
     parser.add_argument("--results", type=Path, default=Path("results/bound_2cls"), help="folder of what is on record")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     torch.set_num_threads(1)
 
     keys = {field.name for field in fields(Grid)}
