@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from anomalib.models.components import KCenterGreedy as StockKCenterGreedy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import seed_everything
 from torch import Tensor
@@ -110,12 +110,14 @@ def test_chooses_the_points_of_stock_on_real_images(real_embedding: Tensor, rati
     offset=st.sampled_from([0.0, 1.0, 1e4]),
     seed=st.integers(0, 1000),
 )
+@example(n_points=49, width=1, share=0.0, distinct=1, scale=1.0, offset=0.0, seed=0)
 def test_chooses_the_points_of_stock_whatever_the_points(
     n_points: int, width: int, share: float, distinct: int, scale: float, offset: float, seed: int
 ) -> None:
     values = scale * torch.randn(distinct, width, generator=torch.Generator().manual_seed(seed)) + offset
     embedding = values[torch.arange(n_points) % distinct]
-    ratio = max(share, 1 / n_points)
+    # one point at the least: stock cuts off n * ratio, and 49 * (1 / 49) is below 1
+    ratio = min(1.0, max(share, 1.5 / n_points))
     assert _select(KCenterGreedy, embedding, ratio, seed) == _select(StockKCenterGreedy, embedding, ratio, seed)
 
 

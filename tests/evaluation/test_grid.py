@@ -69,6 +69,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "both_spd": [6, 2, 3, 3],
             "stages": [4, 2, 3, 3],
             "stages_hazelnut": [4, 2, 1, 3],
+            "averaged": [7, 2, 3, 3],
             "forms_2cls_highshot": [9, 1, 2, 3],
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
