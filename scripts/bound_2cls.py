@@ -1,8 +1,8 @@
 """How much can an encoder give in a 2-class grid? Measures one that has learnt the very training images, with their labels.
 
 A U-Net is trained as the grid has it, and its decoder thrown away; then another is trained, from that encoder. No pre-training on
-other images can be expected to prepare an encoder better, so what this one has ahead of the backbone bounds what any has. Run from
-the project's root, with the extra ``[twoclass]`` installed; a figure is on record as soon as it is there, and the same command goes on::
+other images can be expected to prepare an encoder better, so what this one has ahead of the backbone says how much is to be had; it proves
+no bound. Run from the project's root, with the extra ``[twoclass]`` installed; interrupted, the same command goes on behind the last category::
 
     python scripts/bound_2cls.py configs/benchmark/forms_2cls_highshot.yaml --steps 100 300
 

@@ -1,4 +1,4 @@
-"""Puts a folder in its place in one step, and a backbone's on the user's shelf under a name that is free."""
+"""Which names a backbone may have, and how its folder comes to stand on the user's shelf in one step."""
 
 import os
 import re
