@@ -3,8 +3,8 @@
 Importing the package puts the catalogue and the user's own shelf on timm's shelf, where anomalib looks names up.
 """
 
-from . import backbones
-from .version import __version__
+from anomalib_spd import backbones
+from anomalib_spd.version import __version__
 
 backbones.register()
 

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from . import __version__
+from anomalib_spd import __version__
 
 USAGE = """\
 anomalib-spd {version}
@@ -63,8 +63,8 @@ def pretrain(args: list[str]) -> int:
     """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
     from lightning.pytorch import LightningDataModule
 
-    from .pretraining import SPDPretraining
-    from .training_cli import TrainingCLI, leave_processes
+    from anomalib_spd.pretraining import SPDPretraining
+    from anomalib_spd.training_cli import TrainingCLI, leave_processes
 
     TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
     leave_processes()
@@ -73,34 +73,34 @@ def pretrain(args: list[str]) -> int:
 
 def finetune(args: list[str]) -> int:
     """Adapt a backbone to normal images: ``anomalib-spd finetune --config FILE --data DATA --name NAME``."""
-    from .finetuning.command import run
+    from anomalib_spd.finetuning.command import run
 
     return run(args)
 
 
 def twoclass(args: list[str]) -> int:
     """Train and test a model on normal and defective images: ``anomalib-spd twoclass --config FILE``."""
-    from .twoclass.command import run
+    from anomalib_spd.twoclass.command import run
 
     return run(args)
 
 
 def backbones(args: list[str]) -> int:
     """Manage the shelf: ``anomalib-spd backbones list``."""
-    from .backbones.commands import run
+    from anomalib_spd.backbones.commands import run
 
     return run(args)
 
 
 def benchmark(args: list[str]) -> int:
     """Measure a grid: ``anomalib-spd benchmark --config FILE``."""
-    from .evaluation.benchmark_command import run
+    from anomalib_spd.evaluation.benchmark_command import run
 
     return run(args)
 
 
 def report(args: list[str]) -> int:
     """Tables and pictures of a grid: ``anomalib-spd report RESULTS``."""
-    from .evaluation.report_command import run
+    from anomalib_spd.evaluation.report_command import run
 
     return run(args)

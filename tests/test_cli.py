@@ -11,8 +11,7 @@ import torch
 from anomalib_spd import pretraining
 from anomalib_spd.cli import main
 from anomalib_spd.pretraining import SupervisedSPD
-
-from .conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "configs" / "pretrain").glob("*.yaml"))
 

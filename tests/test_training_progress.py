@@ -14,8 +14,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from anomalib_spd.cli import main
 from anomalib_spd.training_cli import TrainingCLI
 from anomalib_spd.training_progress import WINDOW, Pace, ProgressLines
-
-from .test_cli import RECIPES, _small
+from tests.test_cli import RECIPES, _small
 
 
 def trainer_of(**changes: Any) -> Any:

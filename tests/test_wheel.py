@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import REPOSITORY, reloads_checkpoints
+from tests.conftest import REPOSITORY, reloads_checkpoints
 
 Run = Callable[..., str]
 CONFIGS = ("patchcore_spd.yaml", "padim_spd.yaml")

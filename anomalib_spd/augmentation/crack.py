@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import PatchAugmentation, on_device_of
-from .generators import UniformGenerator, between, check_range
+from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.generators import UniformGenerator, between, check_range
 
 #: pixels; a thinner line could slip between the centers of pixels
 _LEAST_WIDTH = 0.8

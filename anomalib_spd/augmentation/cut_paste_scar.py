@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import PatchAugmentation, on_device_of
-from .color_jitter import jitter_colors
-from .generators import Jitter, JitteredGenerator, ScarGenerator, TwoPlacesGenerator
-from .patches import once, read, unite, write
-from .scars import Scar, scars
+from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.color_jitter import jitter_colors
+from anomalib_spd.augmentation.generators import Jitter, JitteredGenerator, ScarGenerator, TwoPlacesGenerator
+from anomalib_spd.augmentation.patches import once, read, unite, write
+from anomalib_spd.augmentation.scars import Scar, scars
 
 
 class RandomCutPasteScar(PatchAugmentation):

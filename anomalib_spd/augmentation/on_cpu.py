@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from anomalib_spd import native
-
-from .color_jitter import ColorMap
+from anomalib_spd.augmentation.color_jitter import ColorMap
 
 _BOX = ("heights", "widths", "source_ys", "source_xs", "target_ys", "target_xs")
 _FEW_THREADS = 4

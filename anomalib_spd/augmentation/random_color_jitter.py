@@ -7,7 +7,7 @@ from kornia.augmentation import IntensityAugmentationBase2D
 from kornia.augmentation.random_generator import ColorJitterGenerator
 from torch import Tensor
 
-from .base import on_device_of
+from anomalib_spd.augmentation.base import on_device_of
 
 Range = float | tuple[float, float]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .patches import Patch, patches
+from anomalib_spd.augmentation.patches import Patch, patches
 
 
 class Scar(NamedTuple):

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from anomalib_spd import native
-
-from . import on_cpu
-from .base import PatchAugmentation, on_device_of
-from .color_jitter import color_map, jitter_colors
-from .generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from .patches import patches, read, unite, write
+from anomalib_spd.augmentation import on_cpu
+from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.color_jitter import color_map, jitter_colors
+from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
+from anomalib_spd.augmentation.patches import patches, read, unite, write
 
 Halo = Literal["replicate", "literal", "masked"]
 

@@ -12,7 +12,7 @@ from kornia.augmentation import RandomGaussianBlur, RandomGrayscale, RandomHoriz
 from torch import nn
 from torchvision.transforms import v2
 
-from .random_color_jitter import RandomColorJitter
+from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 
 WIDEST_BLUR = 13
 """Side of the contrastive views' largest blur kernel, pixels: 3 sigma at sigma 2; what lies beyond weighs 0.1 %."""

@@ -1,10 +1,10 @@
 """The shelf: names to weights, as stock anomalib sees them."""
 
-from .averaging import average
-from .catalog import Backbone, Provenance
-from .manage import add, export, remove
-from .shelf import available, find, register, shelf_folder
-from .statistics import fold_input_statistics
+from anomalib_spd.backbones.averaging import average
+from anomalib_spd.backbones.catalog import Backbone, Provenance
+from anomalib_spd.backbones.manage import add, export, remove
+from anomalib_spd.backbones.shelf import available, find, register, shelf_folder
+from anomalib_spd.backbones.statistics import fold_input_statistics
 
 __all__ = [
     "Backbone",

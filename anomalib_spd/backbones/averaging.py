@@ -8,11 +8,11 @@ import timm
 import torch
 from torch import Tensor
 
-from .catalog import Backbone, Provenance
-from .export import write_folder
-from .placing import check_name, check_routing, new_on_shelf
-from .shelf import find, register
-from .sources import find_network
+from anomalib_spd.backbones.catalog import Backbone, Provenance
+from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.placing import check_name, check_routing, new_on_shelf
+from anomalib_spd.backbones.shelf import find, register
+from anomalib_spd.backbones.sources import find_network
 
 
 def average(name: str, shares: Mapping[str, float], *, command: str = "", description: str = "") -> Backbone:

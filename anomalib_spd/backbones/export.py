@@ -11,7 +11,7 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from .catalog import (
+from anomalib_spd.backbones.catalog import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -21,7 +21,7 @@ from .catalog import (
     provenance_record,
     sha256_of,
 )
-from .statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 
 CARD = """---
 license: {license}

@@ -1,13 +1,13 @@
 """Images for pre-training, the embedded sample, and data with defects to train on."""
 
-from .images import ImageFolder, LabelledImages
-from .index import ImageIndex
-from .kind_folder import KindFolder, SyntheticParts
-from .normal_images import NormalImages
-from .sample import Sample
-from .shards import ImageShards
-from .two_class import TwoClass, TwoClassDataModule
-from .visa import VisaTwoClass
+from anomalib_spd.data.images import ImageFolder, LabelledImages
+from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.kind_folder import KindFolder, SyntheticParts
+from anomalib_spd.data.normal_images import NormalImages
+from anomalib_spd.data.sample import Sample
+from anomalib_spd.data.shards import ImageShards
+from anomalib_spd.data.two_class import TwoClass, TwoClassDataModule
+from anomalib_spd.data.visa import VisaTwoClass
 
 __all__ = [
     "ImageFolder",

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from .index import ImageIndex
-from .resumable_sampler import ResumableSampler
+from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.resumable_sampler import ResumableSampler
 
 logger = logging.getLogger(__name__)
 

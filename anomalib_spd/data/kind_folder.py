@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DistributedSampler
 
-from .images import ImageFolder, LabelledImages
-from .index import ImageIndex
-from .resumable_sampler import ResumableSampler
-from .synthetic import make_parts
+from anomalib_spd.data.images import ImageFolder, LabelledImages
+from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.resumable_sampler import ResumableSampler
+from anomalib_spd.data.synthetic import make_parts
 
 
 class KindSampler(ResumableSampler):

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .images import FAULTY_SHARE, decode, stopped
+from anomalib_spd.data.images import FAULTY_SHARE, decode, stopped
 
 logger = logging.getLogger(__name__)
 

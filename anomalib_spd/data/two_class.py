@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchvision.transforms.v2 import Transform
 
-from .checks import CLASSES, check_classes, check_images, few
-from .splits import divided, ranked
+from anomalib_spd.data.checks import CLASSES, check_classes, check_images, few
+from anomalib_spd.data.splits import divided, ranked
 
 logger = logging.getLogger(__name__)
 

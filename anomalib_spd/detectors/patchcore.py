@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from anomalib.models import Patchcore
 
-from .k_center_greedy import KCenterGreedy
+from anomalib_spd.detectors.k_center_greedy import KCenterGreedy
 
 logger = logging.getLogger(__name__)
 

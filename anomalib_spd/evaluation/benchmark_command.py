@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from . import benchmark
-from .benchmark import Progress
-from .grid import Grid
-from .runners import Processes, Ray, Runner
+from anomalib_spd.evaluation import benchmark
+from anomalib_spd.evaluation.benchmark import Progress
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.runners import Processes, Ray, Runner
 
 PROGRAM = "anomalib-spd benchmark"
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import yaml
 
-from .benchmark import GRID
-from .grid import Grid, pairs
-from .results import Cell, Result, read
-from .statistics import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.evaluation.benchmark import GRID
+from anomalib_spd.evaluation.grid import Grid, pairs
+from anomalib_spd.evaluation.results import Cell, Result, read
+from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, difference
 
 
 class Pair(NamedTuple):

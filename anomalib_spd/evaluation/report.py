@@ -9,11 +9,11 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from . import circumstances, plots, tables
-from .findings import Differences, Findings, Pair, compare, load
-from .published_tables import Comparison, comparisons
-from .sheet import Sheet, gradient, sheets
-from .tables import METRICS, Table
+from anomalib_spd.evaluation import circumstances, plots, tables
+from anomalib_spd.evaluation.findings import Differences, Findings, Pair, compare, load
+from anomalib_spd.evaluation.published_tables import Comparison, comparisons
+from anomalib_spd.evaluation.sheet import Sheet, gradient, sheets
+from anomalib_spd.evaluation.tables import METRICS, Table
 
 PAGE, TEXT = "report.html", "report.md"
 GENERATOR = "anomalib-spd report"

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .findings import Differences, Findings, having
-from .results import Result
-from .statistics import BOOTSTRAPPED, Interval, mean_sd
+from anomalib_spd.evaluation.findings import Differences, Findings, having
+from anomalib_spd.evaluation.results import Result
+from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, mean_sd
 
 #: figures by their names on record
 METRICS = {

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from anomalib_spd import backbones
-
-from .grid import Grid
-from .output import output_to
-from .runners import Runner
+from anomalib_spd.evaluation.grid import Grid
+from anomalib_spd.evaluation.output import output_to
+from anomalib_spd.evaluation.runners import Runner
 
 FOLDER = "finetune"
 

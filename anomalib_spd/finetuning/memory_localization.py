@@ -21,13 +21,12 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.finetuning.classifiers import drawn_maps
+from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training_module import TrainingModule
-
-from .classifiers import drawn_maps
-from .classifiers import saliency_cache as cache_of
 
 Change = Literal["swap", "paste", "blend"]
 

@@ -19,13 +19,12 @@ from anomalib_spd.augmentation import (
     RandomCutSwapScar,
 )
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of
+from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.heads import mlp
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training_module import TrainingModule
-
-from .classifiers import drawn_maps, maps_of
-from .classifiers import saliency_cache as cache_of
 
 Operation = Literal["swap", "paste"]
 BatchNorm = Literal["train", "eval"]

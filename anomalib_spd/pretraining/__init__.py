@@ -1,12 +1,12 @@
 """Pre-training methods with SPot-the-Difference, as LightningModules."""
 
-from .base import SPDPretraining
-from .dense import DenseSPD
-from .memory import MemorySPD
-from .moco import MoCoSPD
-from .parts import PartsSPD
-from .simclr import SimCLRSPD
-from .simsiam import SimSiamSPD
-from .supervised import SupervisedSPD
+from anomalib_spd.pretraining.base import SPDPretraining
+from anomalib_spd.pretraining.dense import DenseSPD
+from anomalib_spd.pretraining.memory import MemorySPD
+from anomalib_spd.pretraining.moco import MoCoSPD
+from anomalib_spd.pretraining.parts import PartsSPD
+from anomalib_spd.pretraining.simclr import SimCLRSPD
+from anomalib_spd.pretraining.simsiam import SimSiamSPD
+from anomalib_spd.pretraining.supervised import SupervisedSPD
 
 __all__ = ["DenseSPD", "MemorySPD", "MoCoSPD", "PartsSPD", "SPDPretraining", "SimCLRSPD", "SimSiamSPD", "SupervisedSPD"]

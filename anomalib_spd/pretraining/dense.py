@@ -22,8 +22,7 @@ from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
 from anomalib_spd.losses import distillation, localization_loss, patch_distance
-
-from .base import SPDPretraining
+from anomalib_spd.pretraining.base import SPDPretraining
 
 
 class DenseSPD(SPDPretraining):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutSwap
 from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
-
-from .dense import DenseSPD
+from anomalib_spd.pretraining.dense import DenseSPD
 
 
 class MemorySPD(DenseSPD):

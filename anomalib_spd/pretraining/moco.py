@@ -10,8 +10,7 @@ from torch import Tensor
 from anomalib_spd.augmentation import moco_v2_view
 from anomalib_spd.heads import mlp
 from anomalib_spd.losses import info_nce
-
-from .base import SPDPretraining
+from anomalib_spd.pretraining.base import SPDPretraining
 
 
 class MoCoSPD(SPDPretraining):

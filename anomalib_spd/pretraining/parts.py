@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
-
-from .dense import DenseSPD
+from anomalib_spd.pretraining.dense import DenseSPD
 
 
 class PartsSPD(DenseSPD):

@@ -7,8 +7,7 @@ from torch import Tensor
 from anomalib_spd.augmentation import simclr_view
 from anomalib_spd.heads import mlp
 from anomalib_spd.losses import nt_xent
-
-from .base import SPDPretraining
+from anomalib_spd.pretraining.base import SPDPretraining
 
 
 class SimCLRSPD(SPDPretraining):

@@ -9,8 +9,7 @@ from torch import Tensor
 from anomalib_spd.augmentation import simsiam_view
 from anomalib_spd.heads import mlp
 from anomalib_spd.losses import negative_cosine
-
-from .base import SPDPretraining
+from anomalib_spd.pretraining.base import SPDPretraining
 
 
 class SimSiamSPD(SPDPretraining):

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import supervised_view
 from anomalib_spd.losses import two_way_loss
-
-from .base import SPDPretraining
+from anomalib_spd.pretraining.base import SPDPretraining
 
 Difference = Literal["cosine", "classification"]
 

@@ -1,8 +1,8 @@
 """Where a classifier looks: LayerCAM maps of several depths, kept on disk, and what of them is salient."""
 
-from .cache import SaliencyCache
-from .clustering import Clusters, kmeans_1d
-from .layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, Target, TopK
+from anomalib_spd.saliency.cache import SaliencyCache
+from anomalib_spd.saliency.clustering import Clusters, kmeans_1d
+from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, Target, TopK
 
 __all__ = [
     "EFFICIENTNET_LITE0_STRIDES",

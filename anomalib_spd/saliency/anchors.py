@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from anomalib_spd import native
-
-from .clustering import NOT_FINITE, assert_finite, cluster, count_levels
+from anomalib_spd.saliency.clustering import NOT_FINITE, assert_finite, cluster, count_levels
 
 Choice = Literal["max", "min", "random"]
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from .layer_cam import LayerCAM, TopK
+from anomalib_spd.saliency.layer_cam import LayerCAM, TopK
 
 # part of every key: to be counted up when LayerCAM computes other maps from the same
 _EDITION = "1"

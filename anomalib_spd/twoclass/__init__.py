@@ -1,7 +1,7 @@
 """VisA's 2-class track: normal and defective images to learn from, as LightningModules of anomalib."""
 
-from .base import TwoClassModule
-from .classifier import Classifier
-from .segmenter import Segmenter
+from anomalib_spd.twoclass.base import TwoClassModule
+from anomalib_spd.twoclass.classifier import Classifier
+from anomalib_spd.twoclass.segmenter import Segmenter
 
 __all__ = ["Classifier", "Segmenter", "TwoClassModule"]

@@ -14,7 +14,7 @@ from kornia.augmentation import RandomHorizontalFlip
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from .base import TwoClassModule, TwoClassNetwork, labels_of, plain
+from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, labels_of, plain
 
 
 class ClassifierNetwork(TwoClassNetwork):

@@ -19,8 +19,7 @@ from anomalib_spd.evaluation.recorder import ScoreRecorder
 from anomalib_spd.evaluation.results import RECORD, Cell, replacing, write
 from anomalib_spd.evaluation.tables import METRICS
 from anomalib_spd.training_cli import TrainingCLI
-
-from .base import TwoClassModule
+from anomalib_spd.twoclass.base import TwoClassModule
 
 ORIGIN = "run.json"
 

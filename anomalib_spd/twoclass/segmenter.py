@@ -14,7 +14,7 @@ from kornia.augmentation import AugmentationSequential, RandomCrop, RandomHorizo
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from .base import TwoClassModule, TwoClassNetwork, masks_of, plain
+from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, masks_of, plain
 
 # every encoder halves five times, and decoders double as often
 STRIDE = 32

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from anomalib_spd.backbones import add, average, export, find
 from anomalib_spd.backbones.commands import run
-
-from .conftest import content
+from tests.backbones.conftest import content
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from anomalib_spd.backbones import add, available, export, manage, remove
-
-from .conftest import content
+from tests.backbones.conftest import content
 
 HALF = (0.5, 0.5, 0.5)
 

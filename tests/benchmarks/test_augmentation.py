@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from ..conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 
 SMALL = ("--batch", "2", "--size", "32", "--rounds", "1", "--device", "cpu")
 

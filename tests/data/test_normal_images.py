@@ -10,8 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from anomalib_spd.data import NormalImages, TwoClass
-
-from .sets import folder, visa
+from tests.data.sets import folder, visa
 
 
 def _ready(datamodule: AnomalibDataModule, **arguments: Any) -> NormalImages:

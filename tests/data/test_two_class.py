@@ -13,8 +13,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_spd.data import TwoClass
 from anomalib_spd.evaluation.grid import build_data
-
-from .sets import folder, names, ready, split, visa
+from tests.data.sets import folder, names, ready, split, visa
 
 NORMAL = [
     f"{folder}/{number:03d}.JPG" for folder, count in (("train/good", 6), ("test/good", 4)) for number in range(count)

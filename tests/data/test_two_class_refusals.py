@@ -10,8 +10,7 @@ from anomalib.data.utils import ValSplitMode
 from PIL import Image
 
 from anomalib_spd.data import TwoClass, TwoClassDataModule
-
-from .sets import folder, ready, visa
+from tests.data.sets import folder, ready, visa
 
 
 @pytest.mark.parametrize(

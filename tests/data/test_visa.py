@@ -14,8 +14,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
 from anomalib_spd.data import VisaTwoClass, visa
 from anomalib_spd.data.visa import HEADER
 from anomalib_spd.evaluation.grid import build_data
-
-from .sets import counts, ready_visa
+from tests.data.sets import counts, ready_visa
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from anomalib.data import Visa
 from anomalib.data.datamodules.image.visa import VISA_CATEGORIES
 from PIL import Image
 
-from .sets import counts, ready_visa
+from tests.data.sets import counts, ready_visa
 
 # of each object, as published: normal and anomalous images to train on, then those to test on
 COUNTS = {

@@ -7,8 +7,7 @@ import pytest
 
 from anomalib_spd.evaluation import report
 from anomalib_spd.evaluation.report import write_report
-
-from .synthetic import RESAMPLES, SMALL, write_results
+from tests.evaluation.synthetic import RESAMPLES, SMALL, write_results
 
 
 @pytest.fixture(scope="session")

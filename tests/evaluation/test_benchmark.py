@@ -11,8 +11,7 @@ import torch
 from anomalib_spd.evaluation import benchmark
 from anomalib_spd.evaluation.grid import Grid
 from anomalib_spd.evaluation.results import Cell, Result, read
-
-from .grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
+from tests.evaluation.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
 
 
 @pytest.fixture(scope="module")

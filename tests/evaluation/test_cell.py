@@ -19,8 +19,7 @@ from anomalib_spd.evaluation.grid import Grid
 from anomalib_spd.evaluation.metrics import AUROC, AUPR_step
 from anomalib_spd.evaluation.results import Cell
 from anomalib_spd.pre_processing import BackbonePreProcessor
-
-from .grids import LAYERS, draw_images, tiny_grid, tiny_shelf
+from tests.evaluation.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from anomalib.models import Padim, Patchcore, Stfpm
 from anomalib.models.components import TimmFeatureExtractor
 
 from anomalib_spd.evaluation.features import SharedFeatures
-
-from .grids import LAYERS, tiny_shelf
+from tests.evaluation.grids import LAYERS, tiny_shelf
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,7 @@ from anomalib_spd.evaluation.benchmark_command import _parser
 from anomalib_spd.evaluation.grid import Grid, build_data, build_model, pairs
 from anomalib_spd.evaluation.results import Cell
 from tests.conftest import REPOSITORY
-
-from .grids import tiny_grid
+from tests.evaluation.grids import tiny_grid
 
 SHIPPED = sorted((REPOSITORY / "configs" / "benchmark").glob("*.yaml"))
 

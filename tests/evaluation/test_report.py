@@ -18,8 +18,7 @@ from anomalib_spd.evaluation.report import write_report
 from anomalib_spd.evaluation.results import Result
 from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, difference
 from anomalib_spd.evaluation.tables import METRICS, interval, signed
-
-from .synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
+from tests.evaluation.synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
 
 DETECTORS, CATEGORIES, BACKBONES = (list(GRID[axis]) for axis in ("detectors", "categories", "backbones"))
 

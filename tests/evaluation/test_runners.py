@@ -18,8 +18,7 @@ from anomalib_spd.evaluation import benchmark
 from anomalib_spd.evaluation.grid import Grid
 from anomalib_spd.evaluation.results import Cell, read
 from anomalib_spd.evaluation.runners import Processes, Ray
-
-from .grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
+from tests.evaluation.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
 
 COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())", "benchmark"]
 

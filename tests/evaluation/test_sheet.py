@@ -17,8 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from anomalib_spd.evaluation import findings, sheet
 from anomalib_spd.evaluation.findings import Findings, Pair
 from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Result, Scores
-
-from .synthetic import ANOMALOUS, CROP, NORMAL, RESIZED, SMALL, write_results
+from tests.evaluation.synthetic import ANOMALOUS, CROP, NORMAL, RESIZED, SMALL, write_results
 
 PAIR = Pair("SPD", "base")
 

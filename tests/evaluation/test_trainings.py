@@ -11,8 +11,7 @@ from anomalib_spd.evaluation import benchmark
 from anomalib_spd.evaluation.grid import Grid
 from anomalib_spd.evaluation.results import read
 from anomalib_spd.evaluation.runners import Processes, Runner
-
-from .grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
+from tests.evaluation.grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
 
 
 @pytest.fixture

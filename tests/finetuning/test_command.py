@@ -16,8 +16,7 @@ from anomalib_spd.backbones.catalog import sha256_of
 from anomalib_spd.cli import main
 from tests.conftest import REPOSITORY
 from tests.evaluation.grids import LAYERS, tiny_shelf
-
-from .tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
+from tests.finetuning.tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
 RECIPES = sorted((REPOSITORY / "configs" / "finetune").glob("*.yaml"))
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-
-from .tiny import MEMORY, RECIPE, equal, finetune, of_visa, small, stopping, weights
+from tests.finetuning.tiny import MEMORY, RECIPE, equal, finetune, of_visa, small, stopping, weights
 
 # a warm-up that a checkpoint lies in
 WARM_UP = ("--model.init_args.frozen_steps", "3")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .test_patch_classification import noise, seeing, small
+from tests.finetuning.test_patch_classification import noise, seeing, small
 
 
 def step(model: Any, views: list[Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, float]]:

@@ -14,8 +14,7 @@ from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import MemoryLocalization
 from anomalib_spd.losses import patch_embedding
-
-from .spots import SIDE, near, take_for_salient
+from tests.finetuning.spots import SIDE, near, take_for_salient
 
 # the first pixels of two spots of 3 x 3, of each level's map
 SPOTS = [((2, 2), (40, 40)), ((4, 40), (40, 6))]

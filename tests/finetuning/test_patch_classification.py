@@ -11,8 +11,7 @@ from torch import Tensor
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import PatchClassification
 from anomalib_spd.saliency import LayerCAM
-
-from .spots import SIDE, near, take_for_salient
+from tests.finetuning.spots import SIDE, near, take_for_salient
 
 SCALE = (0.02, 0.03)
 # the longest side of a patch of that scale, pixels, and of the square that a scar turns in, which is smaller

@@ -12,8 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY
-
-from .tiny import MEMORY, RECIPE, of_visa, small
+from tests.finetuning.tiny import MEMORY, RECIPE, of_visa, small
 
 
 class Keeping(Callback):

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from anomalib_spd.finetuning import NormalBatches
 from tests.data.sets import visa
-
-from .test_patch_classification import small
-from .tiny import equal
+from tests.finetuning.test_patch_classification import small
+from tests.finetuning.tiny import equal
 
 STEPS = 6
 State = dict[str, Tensor]

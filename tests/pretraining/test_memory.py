@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd import losses
 from anomalib_spd.pretraining import MemorySPD
-
-from .one_step import learn, model_of, step_of
+from tests.pretraining.one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anomalib_spd.saliency import LayerCAM, SaliencyCache, TopK
-
-from .filling import LAYERS, classifier, fill, images
+from tests.saliency.filling import LAYERS, classifier, fill, images
 
 
 class _Counting(LayerCAM):

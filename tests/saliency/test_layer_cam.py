@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 import anomalib_spd  # noqa: F401  (its classifiers by name)
 from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, TopK
-
-from .classifiers import CLASSES, count_hooks, small_classifier, some_images
+from tests.saliency.classifiers import CLASSES, count_hooks, small_classifier, some_images
 
 
 def _vgg16() -> nn.Module:

@@ -8,8 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from anomalib_spd.saliency import LayerCAM, TopK
-
-from .classifiers import CLASSES, count_hooks, small_classifier, some_images
+from tests.saliency.classifiers import CLASSES, count_hooks, small_classifier, some_images
 
 
 @pytest.mark.parametrize(
