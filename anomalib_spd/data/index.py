@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_spd.cache_folders import cache_folder
+from anomalib_spd.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ImageIndex:
         Args:
             root: the folder or the text file.
             relative_to: folder to which a text file's paths are relative; by default its own.
-            cache: folder of the cache; by default that of :func:`anomalib_spd.cache_folders.cache_folder`.
+            cache: folder of the cache; by default that of :func:`anomalib_spd.files.cache_folder`.
 
         Raises:
             FileNotFoundError: where ``root`` does not exist or holds no image, or a text file's first image does not

@@ -11,7 +11,7 @@ from timm.models import VGG
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
-from anomalib_spd.cache_folders import cache_folder
+from anomalib_spd.files import cache_folder
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalib_spd.cache_folders import cache_folder
 from anomalib_spd.data import ImageIndex, index
 from anomalib_spd.data.index import Names
+from anomalib_spd.files import cache_folder
 
 IMAGENET = 1_281_167
 
