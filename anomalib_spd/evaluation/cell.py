@@ -24,9 +24,9 @@ from lightning.pytorch import Trainer, seed_everything
 from anomalib_spd.backbones import available
 from anomalib_spd.evaluation.features import SharedFeatures
 from anomalib_spd.evaluation.grid import Config, build_data, build_model
-from anomalib_spd.evaluation.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 from anomalib_spd.evaluation.recorder import ScoreRecorder
 from anomalib_spd.evaluation.results import Cell, Scores
+from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 IMAGE_METRICS = (AUROC, AUPR_step, AUPR_trapezoid, F1Max)
 PIXEL_METRICS = (*IMAGE_METRICS, AUPR_visa, AUPRO)

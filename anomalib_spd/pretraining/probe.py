@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.evaluation.cell import has_masks
-from anomalib_spd.evaluation.metrics import AUROC, AUPR_step
+from anomalib_spd.metrics.metrics import AUROC, AUPR_step
 from anomalib_spd.pre_processing import BackbonePreProcessor, check_layers
 
 SEED = 0

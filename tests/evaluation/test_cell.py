@@ -16,8 +16,8 @@ from lightning.pytorch import seed_everything
 from anomalib_spd.evaluation import cell
 from anomalib_spd.evaluation.features import SharedFeatures
 from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.metrics import AUROC, AUPR_step
 from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.metrics.metrics import AUROC, AUPR_step
 from anomalib_spd.pre_processing import BackbonePreProcessor
 from tests.evaluation.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 

@@ -18,7 +18,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from torch import Tensor, distributed
 from torch.multiprocessing import start_processes
 
-from anomalib_spd.evaluation.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
+from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 Scores = tuple[Tensor, Tensor]
 
@@ -370,7 +370,7 @@ MEMORY = """
 import re, sys, torch
 from types import SimpleNamespace
 from pathlib import Path
-from anomalib_spd.evaluation.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
+from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 metrics = [cls(fields=["score", "target"]) for cls in (AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa)]
 generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from anomalib_spd.evaluation import areas
+from anomalib_spd.metrics import areas
 
 Counts = list[tuple[int, int]]
 

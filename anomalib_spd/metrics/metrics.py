@@ -28,7 +28,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.prints import rank_zero_warn
 
-from anomalib_spd.evaluation import areas
+from anomalib_spd.metrics import areas
 
 # sign, exponent and 11 bits of the mantissa stay: a bin is no wider than 1/2048 of its scores' size
 _DROPPED_BITS = 12
