@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from anomalib_spd.evaluation.report import PAGE, write_report
+from anomalib_spd.report.page import PAGE, write_report
 
 PROGRAM = "anomalib-spd report"
 

@@ -17,7 +17,7 @@ from anomalib_spd.evaluation import cell as judge
 from anomalib_spd.evaluation.grid import reason
 from anomalib_spd.evaluation.recorder import ScoreRecorder
 from anomalib_spd.evaluation.results import RECORD, Cell, replacing, write
-from anomalib_spd.evaluation.tables import METRICS
+from anomalib_spd.report.tables import METRICS
 from anomalib_spd.training_cli import TrainingCLI
 from anomalib_spd.twoclass.base import TwoClassModule
 

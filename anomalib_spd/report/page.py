@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from anomalib_spd.evaluation import circumstances, plots, tables
-from anomalib_spd.evaluation.findings import Differences, Findings, Pair, compare, load
-from anomalib_spd.evaluation.published_tables import Comparison, comparisons
-from anomalib_spd.evaluation.sheet import Sheet, gradient, sheets
-from anomalib_spd.evaluation.tables import METRICS, Table
+from anomalib_spd.report.comparison import Differences, Findings, Pair, compare, load
+from anomalib_spd.report.heatmaps import Sheet, gradient, sheets
+from anomalib_spd.report.published_tables import Comparison, comparisons
+from anomalib_spd.report.tables import METRICS, Table
 
 PAGE, TEXT = "report.html", "report.md"
 GENERATOR = "anomalib-spd report"

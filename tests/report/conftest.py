@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_spd.evaluation import report
-from anomalib_spd.evaluation.report import write_report
-from tests.evaluation.synthetic import RESAMPLES, SMALL, write_results
+from anomalib_spd.report import page as report
+from anomalib_spd.report.page import write_report
+from tests.report.synthetic import RESAMPLES, SMALL, write_results
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_spd.evaluation.findings import Findings
 from anomalib_spd.evaluation.results import Result
-from anomalib_spd.evaluation.tables import NOTHING, Row, Table, words
+from anomalib_spd.report.comparison import Findings
+from anomalib_spd.report.tables import NOTHING, Row, Table, words
 
 
 def costs_table(findings: Findings) -> Table:

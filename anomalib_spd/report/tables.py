@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from anomalib_spd.evaluation.findings import Differences, Findings, having
 from anomalib_spd.evaluation.results import Result
-from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, mean_sd
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, mean_sd
+from anomalib_spd.report.comparison import Differences, Findings, having
 
 #: figures by their names on record
 METRICS = {

@@ -12,7 +12,7 @@ import yaml
 from anomalib_spd.evaluation.benchmark import GRID
 from anomalib_spd.evaluation.grid import Grid, pairs
 from anomalib_spd.evaluation.results import Cell, Result, read
-from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
 
 
 class Pair(NamedTuple):

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anomalib_spd.evaluation import published
-from anomalib_spd.evaluation.findings import Findings
 from anomalib_spd.evaluation.results import Result
-from anomalib_spd.evaluation.tables import METRICS, NOTHING, Row, Table, figures, spread, words
+from anomalib_spd.report import published
+from anomalib_spd.report.comparison import Findings
+from anomalib_spd.report.tables import METRICS, NOTHING, Row, Table, figures, spread, words
 
 DATASETS = {"mvtec": "MVTec AD", "visa": "VisA"}
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from anomalib_spd.evaluation import findings, report, report_command
-from anomalib_spd.evaluation.report import write_report
 from anomalib_spd.evaluation.results import Result
-from anomalib_spd.evaluation.statistics import BOOTSTRAPPED, Interval, difference
-from anomalib_spd.evaluation.tables import METRICS, interval, signed
-from tests.evaluation.synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.report.page import write_report
+from anomalib_spd.report.tables import METRICS, interval, signed
+from tests.report.synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
 
 DETECTORS, CATEGORIES, BACKBONES = (list(GRID[axis]) for axis in ("detectors", "categories", "backbones"))
 

@@ -8,8 +8,8 @@ import pytest
 from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC
 from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 
-from anomalib_spd.evaluation import published
-from anomalib_spd.evaluation.published import AVERAGE
+from anomalib_spd.report import published
+from anomalib_spd.report.published import AVERAGE
 
 # (table, method, metric) whose printed average is not the mean of its rows, rounded to 3 decimals
 MISPRINTS = {

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
-from anomalib_spd.evaluation import plots
-from anomalib_spd.evaluation.plots import SERIES, Panel, Stripe, forest, inline, rates, thinned
 from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Scores
-from anomalib_spd.evaluation.statistics import Interval
+from anomalib_spd.report import plots
+from anomalib_spd.report.bootstrap import Interval
+from anomalib_spd.report.plots import SERIES, Panel, Stripe, forest, inline, rates, thinned
 
 
 @pytest.fixture

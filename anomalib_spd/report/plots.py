@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from anomalib_spd.evaluation.results import Scores
-from anomalib_spd.evaluation.statistics import Interval
-from anomalib_spd.evaluation.tables import signed
+from anomalib_spd.report.bootstrap import Interval
+from anomalib_spd.report.tables import signed
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_spd.evaluation import report
-from anomalib_spd.evaluation.report import write_report
+from anomalib_spd.report import page as report
+from anomalib_spd.report.page import write_report
 
 
 class Page(HTMLParser):
