@@ -2,6 +2,6 @@
 
 import sys
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 
 sys.exit(main())

@@ -11,10 +11,10 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from anomalib_spd.cli import main
-from anomalib_spd.training_cli import TrainingCLI
+from anomalib_spd.cli.main import main
+from anomalib_spd.cli.training import TrainingCLI
 from anomalib_spd.training_progress import WINDOW, Pace, ProgressLines
-from tests.test_cli import RECIPES, _small
+from tests.cli.test_main import RECIPES, _small
 
 
 def trainer_of(**changes: Any) -> Any:

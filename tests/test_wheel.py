@@ -23,7 +23,7 @@ SAMPLE = ("--data", "anomalib_spd.data.Sample")
 ON_CPU = ("--trainer.accelerator", "cpu")
 # the console script `anomalib`, without depending on where it is installed
 ANOMALIB = ("-c", "from anomalib.cli.cli import main; main()")
-ANOMALIB_SPD = ("-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())")
+ANOMALIB_SPD = ("-c", "import sys; from anomalib_spd.cli.main import main; sys.exit(main())")
 
 
 @pytest.fixture(scope="module")

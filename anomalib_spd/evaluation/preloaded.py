@@ -5,5 +5,5 @@ from importlib import import_module
 
 # anomalib's import of its own parts
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
-for name in ("anomalib.data", "anomalib.models", "anomalib_spd.evaluation.cell", "anomalib_spd.finetuning.command"):
+for name in ("anomalib.data", "anomalib.models", "anomalib_spd.evaluation.cell", "anomalib_spd.cli.finetune"):
     import_module(name)

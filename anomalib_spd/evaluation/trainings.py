@@ -79,7 +79,7 @@ def finetune(args: list[str], log: Path, threads: int) -> None:
     Raises:
         RuntimeError: where it failed; the log says why.
     """
-    from anomalib_spd.finetuning.command import run
+    from anomalib_spd.cli.finetune import run
 
     torch.set_num_threads(threads)
     with output_to(log):

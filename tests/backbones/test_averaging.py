@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anomalib_spd.backbones import add, average, export, find
-from anomalib_spd.backbones.commands import run
+from anomalib_spd.cli.backbones import run
 from tests.backbones.conftest import content
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from anomalib_spd.evaluation.benchmark_command import _parser
+from anomalib_spd.cli.benchmark import _parser
 from anomalib_spd.evaluation.grid import Grid, build_data, build_model, pairs
 from anomalib_spd.evaluation.results import Cell
 from tests.conftest import REPOSITORY

@@ -20,7 +20,7 @@ from anomalib_spd.evaluation.results import Cell, read
 from anomalib_spd.evaluation.runners import Processes, Ray
 from tests.evaluation.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
 
-COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli import main; sys.exit(main())", "benchmark"]
+COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli.main import main; sys.exit(main())", "benchmark"]
 
 
 @pytest.fixture(scope="module")

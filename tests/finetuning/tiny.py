@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 from tests.conftest import REPOSITORY
 
 RECIPE = REPOSITORY / "configs" / "finetune" / "cutswap.yaml"

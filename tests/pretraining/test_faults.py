@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 from tests.conftest import REPOSITORY
 from tests.pretraining.test_going_on import arguments, weights
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
+from tests.cli.test_main import HEADS, _small
 from tests.conftest import REPOSITORY
-from tests.test_cli import HEADS, _small
 
 EVERY = 2  # steps a checkpoint; an epoch has 3
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.cli.test_main import HEADS, data_of
 from tests.conftest import REPOSITORY
-from tests.test_cli import HEADS, data_of
 
 # these draw places to compare, each process of its own
 DENSE = {"dense", "memory", "parts"}

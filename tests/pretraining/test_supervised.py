@@ -9,10 +9,10 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 from anomalib_spd.losses import spd_loss, two_way_loss
 from anomalib_spd.pretraining import SupervisedSPD
-from tests.test_cli import RECIPES, _small
+from tests.cli.test_main import RECIPES, _small
 
 IMAGES = torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -63,8 +63,8 @@ def pretrain(args: list[str]) -> int:
     """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
     from lightning.pytorch import LightningDataModule
 
+    from anomalib_spd.cli.training import TrainingCLI, leave_processes
     from anomalib_spd.pretraining import SPDPretraining
-    from anomalib_spd.training_cli import TrainingCLI, leave_processes
 
     TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
     leave_processes()
@@ -73,34 +73,34 @@ def pretrain(args: list[str]) -> int:
 
 def finetune(args: list[str]) -> int:
     """Adapt a backbone to normal images: ``anomalib-spd finetune --config FILE --data DATA --name NAME``."""
-    from anomalib_spd.finetuning.command import run
+    from anomalib_spd.cli.finetune import run
 
     return run(args)
 
 
 def twoclass(args: list[str]) -> int:
     """Train and test a model on normal and defective images: ``anomalib-spd twoclass --config FILE``."""
-    from anomalib_spd.twoclass.command import run
+    from anomalib_spd.cli.twoclass import run
 
     return run(args)
 
 
 def backbones(args: list[str]) -> int:
     """Manage the shelf: ``anomalib-spd backbones list``."""
-    from anomalib_spd.backbones.commands import run
+    from anomalib_spd.cli.backbones import run
 
     return run(args)
 
 
 def benchmark(args: list[str]) -> int:
     """Measure a grid: ``anomalib-spd benchmark --config FILE``."""
-    from anomalib_spd.evaluation.benchmark_command import run
+    from anomalib_spd.cli.benchmark import run
 
     return run(args)
 
 
 def report(args: list[str]) -> int:
     """Tables and pictures of a grid: ``anomalib-spd report RESULTS``."""
-    from anomalib_spd.evaluation.report_command import run
+    from anomalib_spd.cli.report import run
 
     return run(args)

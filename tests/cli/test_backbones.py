@@ -10,8 +10,8 @@ import pytest
 import timm
 
 from anomalib_spd.backbones import add, available, find
-from anomalib_spd.backbones.commands import run
-from anomalib_spd.cli import main
+from anomalib_spd.cli.backbones import run
+from anomalib_spd.cli.main import main
 
 NAME = "efficientnet_lite0_in1k"
 

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from anomalib_spd import pretraining
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 from anomalib_spd.pretraining import SupervisedSPD
 from tests.conftest import REPOSITORY
 

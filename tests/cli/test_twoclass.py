@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from anomalib_spd.cli import main
+from anomalib_spd.cli.main import main
 from anomalib_spd.evaluation.results import Cell, read_record
 from tests.conftest import REPOSITORY
 from tests.evaluation.grids import draw_images, tiny_shelf
