@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from anomalib_spd.evaluation.results import replacing
+from anomalib_spd.benchmark.results import replacing
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

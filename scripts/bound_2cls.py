@@ -24,9 +24,9 @@ from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from anomalib_spd.evaluation.cell import evaluator
-from anomalib_spd.evaluation.grid import Grid, build_data, build_model
-from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.benchmark.cell import evaluator
+from anomalib_spd.benchmark.grid import Grid, build_data, build_model
+from anomalib_spd.benchmark.results import Cell
 
 FIGURE = "pixel_AUPR_step"
 # another start of the decoder and another order of images than the U-Net's that the encoder comes from

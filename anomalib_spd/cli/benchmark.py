@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from anomalib_spd.evaluation import benchmark
-from anomalib_spd.evaluation.benchmark import Progress
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.runners import Processes, Ray, Runner
+from anomalib_spd.benchmark import run as benchmark
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.run import Progress
+from anomalib_spd.benchmark.runners import Processes, Ray, Runner
 
 PROGRAM = "anomalib-spd benchmark"
 

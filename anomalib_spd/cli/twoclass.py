@@ -13,11 +13,11 @@ from anomalib.data.utils import ValSplitMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from anomalib_spd.benchmark import cell as judge
+from anomalib_spd.benchmark.grid import reason
+from anomalib_spd.benchmark.recorder import ScoreRecorder
+from anomalib_spd.benchmark.results import RECORD, Cell, replacing, write
 from anomalib_spd.cli.training import TrainingCLI
-from anomalib_spd.evaluation import cell as judge
-from anomalib_spd.evaluation.grid import reason
-from anomalib_spd.evaluation.recorder import ScoreRecorder
-from anomalib_spd.evaluation.results import RECORD, Cell, replacing, write
 from anomalib_spd.report.tables import METRICS
 from anomalib_spd.twoclass.base import TwoClassModule
 

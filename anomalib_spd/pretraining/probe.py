@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from anomalib_spd.benchmark.cell import has_masks
 from anomalib_spd.detectors import FastPatchcore
-from anomalib_spd.evaluation.cell import has_masks
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step
 from anomalib_spd.pre_processing import BackbonePreProcessor, check_layers
 

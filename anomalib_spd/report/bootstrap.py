@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_spd.evaluation.results import Result, Scores, read_scores
+from anomalib_spd.benchmark.results import Result, Scores, read_scores
 from anomalib_spd.metrics.areas import aupr_step, aupr_trapezoid, auroc
 
 AREAS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import yaml
 
-from anomalib_spd.evaluation.benchmark import GRID
-from anomalib_spd.evaluation.grid import Grid, pairs
-from anomalib_spd.evaluation.results import Cell, Result, read
+from anomalib_spd.benchmark.grid import Grid, pairs
+from anomalib_spd.benchmark.results import Cell, Result, read
+from anomalib_spd.benchmark.run import GRID
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
 
 

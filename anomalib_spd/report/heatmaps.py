@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Result, Scores
+from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Result, Scores
 from anomalib_spd.metrics.areas import aupr_step
 from anomalib_spd.report.comparison import Findings, Pair
 

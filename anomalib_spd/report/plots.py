@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from anomalib_spd.evaluation.results import Scores
+from anomalib_spd.benchmark.results import Scores
 from anomalib_spd.report.bootstrap import Interval
 from anomalib_spd.report.tables import signed
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_spd.evaluation.results import Result
+from anomalib_spd.benchmark.results import Result
 from anomalib_spd.report.comparison import Findings
 from anomalib_spd.report.tables import NOTHING, Row, Table, words
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from anomalib_spd.evaluation.results import Result
+from anomalib_spd.benchmark.results import Result
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, mean_sd
 from anomalib_spd.report.comparison import Differences, Findings, having
 

@@ -14,8 +14,8 @@ from anomalib.models import Patchcore
 from anomalib_spd.backbones import find, register
 from anomalib_spd.backbones.catalog import sha256_of
 from anomalib_spd.cli.main import main
+from tests.benchmark.grids import LAYERS, tiny_shelf
 from tests.conftest import REPOSITORY
-from tests.evaluation.grids import LAYERS, tiny_shelf
 from tests.finetuning.tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
 RECIPES = sorted((REPOSITORY / "configs" / "finetune").glob("*.yaml"))

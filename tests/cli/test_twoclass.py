@@ -10,10 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
+from anomalib_spd.benchmark.results import Cell, read_record
 from anomalib_spd.cli.main import main
-from anomalib_spd.evaluation.results import Cell, read_record
+from tests.benchmark.grids import draw_images, tiny_shelf
 from tests.conftest import REPOSITORY
-from tests.evaluation.grids import draw_images, tiny_shelf
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
 RECIPES = sorted((REPOSITORY / "configs" / "twoclass").glob("*.yaml"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.grids import draw_images
+from tests.benchmark.grids import draw_images
 
 
 @pytest.fixture(scope="module")

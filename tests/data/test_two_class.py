@@ -11,8 +11,8 @@ from anomalib.engine import Engine
 from anomalib.models import Patchcore
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
+from anomalib_spd.benchmark.grid import build_data
 from anomalib_spd.data import TwoClass
-from anomalib_spd.evaluation.grid import build_data
 from tests.data.sets import folder, names, ready, split, visa
 
 NORMAL = [

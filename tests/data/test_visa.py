@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
 
+from anomalib_spd.benchmark.grid import build_data
 from anomalib_spd.data import VisaTwoClass, visa
 from anomalib_spd.data.visa import HEADER
-from anomalib_spd.evaluation.grid import build_data
 from tests.data.sets import counts, ready_visa
 
 

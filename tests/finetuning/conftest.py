@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_spd.backbones import register
-from tests.evaluation.grids import draw_images, put_on_shelf
+from tests.benchmark.grids import draw_images, put_on_shelf
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from anomalib_spd.finetuning import classifiers
 from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of, saliency_cache
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS
-from tests.evaluation.grids import put_on_shelf
+from tests.benchmark.grids import put_on_shelf
 
 STAGES = tuple(f"blocks.{stage}" for stage in range(5))
 

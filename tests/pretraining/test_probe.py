@@ -16,14 +16,14 @@ import yaml
 from anomalib.data import Folder, Visa
 from lightning.pytorch import LightningModule, Trainer
 
+from anomalib_spd.benchmark import cell as judge
+from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.cli.main import main
-from anomalib_spd.evaluation import cell as judge
-from anomalib_spd.evaluation.results import Cell
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.pretraining.probe import DetectionProbe
+from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 from tests.cli.test_main import _small
 from tests.conftest import REPOSITORY
-from tests.evaluation.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 
 SETTINGS: dict[str, Any] = {"layers": LAYERS, "image_size": [80, 80], "center_crop_size": [64, 64]}
 

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_spd.evaluation import results
-from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Cell, Scores
+from anomalib_spd.benchmark import results
+from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Cell, Scores
 
 GRID: dict[str, Any] = {
     "title": "Synthetic: SPD <against> base",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from anomalib_spd.evaluation.results import Cell, Result, Scores, read, write
+from anomalib_spd.benchmark.results import Cell, Result, Scores, read, write
 from anomalib_spd.report import bootstrap as statistics
 
 Pixels = list[tuple[np.ndarray, np.ndarray]]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from anomalib_spd.benchmark.results import Result
 from anomalib_spd.evaluation import findings, report, report_command
-from anomalib_spd.evaluation.results import Result
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
 from anomalib_spd.report.page import write_report
 from anomalib_spd.report.tables import METRICS, interval, signed

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
-from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Scores
+from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 from anomalib_spd.report import plots
 from anomalib_spd.report.bootstrap import Interval
 from anomalib_spd.report.plots import SERIES, Panel, Stripe, forest, inline, rates, thinned

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.results import Cell
+from tests.benchmark.grids import draw_images, tiny_shelf
 from tests.conftest import REPOSITORY
-from tests.evaluation.grids import draw_images, tiny_shelf
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
 

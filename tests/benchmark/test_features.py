@@ -9,8 +9,8 @@ import torch
 from anomalib.models import Padim, Patchcore, Stfpm
 from anomalib.models.components import TimmFeatureExtractor
 
-from anomalib_spd.evaluation.features import SharedFeatures
-from tests.evaluation.grids import LAYERS, tiny_shelf
+from anomalib_spd.benchmark.features import SharedFeatures
+from tests.benchmark.grids import LAYERS, tiny_shelf
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,13 +15,13 @@ import timm
 import yaml
 from filelock import FileLock, Timeout
 
-from anomalib_spd.evaluation import cell as one_cell
-from anomalib_spd.evaluation.features import SharedFeatures
-from anomalib_spd.evaluation.grid import Config, Grid, build_data, build_model
-from anomalib_spd.evaluation.output import output_to
-from anomalib_spd.evaluation.results import RECORD, Cell, Result, read_record, write
-from anomalib_spd.evaluation.runners import Runner
-from anomalib_spd.evaluation.trainings import train
+from anomalib_spd.benchmark import cell as one_cell
+from anomalib_spd.benchmark.features import SharedFeatures
+from anomalib_spd.benchmark.grid import Config, Grid, build_data, build_model
+from anomalib_spd.benchmark.output import output_to
+from anomalib_spd.benchmark.results import RECORD, Cell, Result, read_record, write
+from anomalib_spd.benchmark.runners import Runner
+from anomalib_spd.benchmark.trainings import train
 
 GRID = "grid.yaml"
 LOG = "log.txt"

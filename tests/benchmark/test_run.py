@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_spd.evaluation import benchmark
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.results import Cell, Result, read
-from tests.evaluation.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
+from anomalib_spd.benchmark import run as benchmark
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.results import Cell, Result, read
+from tests.benchmark.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_spd.evaluation.recorder import ScoreRecorder
-from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Scores
+from anomalib_spd.benchmark.recorder import ScoreRecorder
+from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 from anomalib_spd.metrics.areas import aupr_step, auroc
 
 SIZE = 96

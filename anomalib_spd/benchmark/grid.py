@@ -14,7 +14,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentParser
 
-from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.benchmark.results import Cell
 
 # labels become names of folders, and stand in tables
 LABEL = re.compile(r"[\w.+-]+( [\w.+-]+)*")

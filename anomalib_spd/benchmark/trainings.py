@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from anomalib_spd import backbones
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.output import output_to
-from anomalib_spd.evaluation.runners import Runner
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.output import output_to
+from anomalib_spd.benchmark.runners import Runner
 
 FOLDER = "finetune"
 

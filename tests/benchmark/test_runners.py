@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import timm
 
-from anomalib_spd.evaluation import benchmark
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.results import Cell, read
-from anomalib_spd.evaluation.runners import Processes, Ray
-from tests.evaluation.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
+from anomalib_spd.benchmark import run as benchmark
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.results import Cell, read
+from anomalib_spd.benchmark.runners import Processes, Ray
+from tests.benchmark.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
 
 COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli.main import main; sys.exit(main())", "benchmark"]
 
@@ -88,7 +88,7 @@ def _alive(session: int) -> bool:
 def test_a_cell_that_kills_its_process_is_on_record_and_the_rest_goes_on(
     root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
 ) -> None:
-    losing = {"class_path": "tests.evaluation.losing.Losing", "init_args": {"layers": ["blocks.1"]}}
+    losing = {"class_path": "tests.benchmark.crashing_detector.Losing", "init_args": {"layers": ["blocks.1"]}}
     detectors = config(root)["detectors"]
     grid = Grid(
         **config(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_spd.evaluation.results import FALSE_POSITIVE_RATES, Scores
+from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 
 PICTURE_SIZE = 56
 BINS = 1000

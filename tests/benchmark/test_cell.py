@@ -13,13 +13,13 @@ from anomalib.metrics import Evaluator
 from anomalib.models import Padim, Patchcore
 from lightning.pytorch import seed_everything
 
-from anomalib_spd.evaluation import cell
-from anomalib_spd.evaluation.features import SharedFeatures
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.results import Cell
+from anomalib_spd.benchmark import cell
+from anomalib_spd.benchmark.features import SharedFeatures
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step
 from anomalib_spd.pre_processing import BackbonePreProcessor
-from tests.evaluation.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
+from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from anomalib_spd import backbones
 
 #: what every process has to import
-PRELOADED = "anomalib_spd.evaluation.preloaded"
+PRELOADED = "anomalib_spd.benchmark.preloaded"
 
 Work = Callable[..., None]
 

@@ -22,10 +22,10 @@ from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
 
 from anomalib_spd.backbones import available
-from anomalib_spd.evaluation.features import SharedFeatures
-from anomalib_spd.evaluation.grid import Config, build_data, build_model
-from anomalib_spd.evaluation.recorder import ScoreRecorder
-from anomalib_spd.evaluation.results import Cell, Scores
+from anomalib_spd.benchmark.features import SharedFeatures
+from anomalib_spd.benchmark.grid import Config, build_data, build_model
+from anomalib_spd.benchmark.recorder import ScoreRecorder
+from anomalib_spd.benchmark.results import Cell, Scores
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 IMAGE_METRICS = (AUROC, AUPR_step, AUPR_trapezoid, F1Max)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from anomalib_spd import backbones
-from anomalib_spd.evaluation import benchmark
-from anomalib_spd.evaluation.grid import Grid
-from anomalib_spd.evaluation.results import read
-from anomalib_spd.evaluation.runners import Processes, Runner
-from tests.evaluation.grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
+from anomalib_spd.benchmark import run as benchmark
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.benchmark.results import read
+from anomalib_spd.benchmark.runners import Processes, Runner
+from tests.benchmark.grids import Inline, draw_images, tiny_grid, tiny_shelf, write_config
 
 
 @pytest.fixture

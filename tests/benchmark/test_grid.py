@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from anomalib_spd.benchmark.grid import Grid, build_data, build_model, pairs
+from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.cli.benchmark import _parser
-from anomalib_spd.evaluation.grid import Grid, build_data, build_model, pairs
-from anomalib_spd.evaluation.results import Cell
+from tests.benchmark.grids import tiny_grid
 from tests.conftest import REPOSITORY
-from tests.evaluation.grids import tiny_grid
 
 SHIPPED = sorted((REPOSITORY / "configs" / "benchmark").glob("*.yaml"))
 

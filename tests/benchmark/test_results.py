@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomalib_spd.evaluation import results
-from anomalib_spd.evaluation.results import Cell, Scores
+from anomalib_spd.benchmark import results
+from anomalib_spd.benchmark.results import Cell, Scores
 
 CELL = Cell("a", "PatchCore 0.01", "bottle", 2)
 RECORD: dict[str, Any] = {"status": "done", "error": None, "metrics": {"image_AUROC": 0.75}}
