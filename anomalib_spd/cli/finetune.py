@@ -18,7 +18,7 @@ from anomalib_spd.backbones.placing import check_name
 from anomalib_spd.benchmark.grid import build_data, reason
 from anomalib_spd.cli.training import TrainingCLI, leave_processes
 from anomalib_spd.finetuning.normal_batches import NormalBatches
-from anomalib_spd.training_module import TrainingModule
+from anomalib_spd.training.module import TrainingModule
 
 CATEGORY = "{category}"
 

@@ -17,9 +17,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from anomalib_spd.checkpoint_io import WholeCheckpointIO
-from anomalib_spd.last_checkpoint import LastCheckpoint
-from anomalib_spd.training_progress import Pace, ProgressLines
+from anomalib_spd.training.checkpoint_io import WholeCheckpointIO
+from anomalib_spd.training.last_checkpoint import LastCheckpoint
+from anomalib_spd.training.progress import Pace, ProgressLines
 
 #: a disk, a quota, or what a process may write, is used up
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -26,7 +26,7 @@ from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
-from anomalib_spd.training_module import TrainingModule
+from anomalib_spd.training.module import TrainingModule
 
 Change = Literal["swap", "paste", "blend"]
 

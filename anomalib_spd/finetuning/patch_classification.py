@@ -21,10 +21,10 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
-from anomalib_spd.heads import mlp
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
-from anomalib_spd.training_module import TrainingModule
+from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.module import TrainingModule
 
 Operation = Literal["swap", "paste"]
 BatchNorm = Literal["train", "eval"]

@@ -5,9 +5,9 @@ from timm.optim import Lars
 from torch import Tensor
 
 from anomalib_spd.augmentation import simclr_view
-from anomalib_spd.heads import mlp
 from anomalib_spd.losses import nt_xent
 from anomalib_spd.pretraining.base import SPDPretraining
+from anomalib_spd.training.heads import mlp
 
 
 class SimCLRSPD(SPDPretraining):

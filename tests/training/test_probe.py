@@ -20,7 +20,7 @@ from anomalib_spd.benchmark import cell as judge
 from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.cli.main import main
 from anomalib_spd.pretraining import SupervisedSPD
-from anomalib_spd.pretraining.probe import DetectionProbe
+from anomalib_spd.training.probe import DetectionProbe
 from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 from tests.cli.test_main import _small
 from tests.conftest import REPOSITORY
@@ -68,7 +68,7 @@ def in_yaml(root: Path, **settings: Any) -> dict[str, Any]:
         "init_args": {"root": str(root), "category": "one", "num_workers": 0},
     }
     init_args = {"data": data, **SETTINGS, **settings}
-    return {"class_path": "anomalib_spd.pretraining.probe.DetectionProbe", "init_args": init_args}
+    return {"class_path": "anomalib_spd.training.probe.DetectionProbe", "init_args": init_args}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

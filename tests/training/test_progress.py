@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from anomalib_spd.cli.main import main
 from anomalib_spd.cli.training import TrainingCLI
-from anomalib_spd.training_progress import WINDOW, Pace, ProgressLines
+from anomalib_spd.training.progress import WINDOW, Pace, ProgressLines
 from tests.cli.test_main import RECIPES, _small
 
 

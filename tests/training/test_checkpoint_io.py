@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_spd.checkpoint_io import WholeCheckpointIO
+from anomalib_spd.training.checkpoint_io import WholeCheckpointIO
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:

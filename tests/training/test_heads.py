@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_spd.heads import mlp
+from anomalib_spd.training.heads import mlp
 
 
 def test_layers_are_those_of_simsiams_projector() -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from anomalib_spd.views_picture import ViewsPicture
+from anomalib_spd.training.views_callback import ViewsPicture
 
 
 class TrainingModule(LightningModule):

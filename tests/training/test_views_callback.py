@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from anomalib_spd.pretraining import SimSiamSPD
-from anomalib_spd.views_picture import ViewsPicture
+from anomalib_spd.training.views_callback import ViewsPicture
 
 
 def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path) -> None:
