@@ -44,7 +44,7 @@ def test_each_image_has_a_memory_of_its_own_views(views: int, monkeypatch: pytes
 
     made: list[list[Tensor]] = []
     seen = model._seen
-    monkeypatch.setattr("anomalib_spd.pretraining.memory.memory_distance", recorded)
+    monkeypatch.setattr("anomalib_spd.local.memory.memory_distance", recorded)
     monkeypatch.setattr(model, "_seen", lambda images: made.append(seen(images)) or made[-1])
     _step(model)
     *remembered, negative, _ = made[0]

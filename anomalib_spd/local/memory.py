@@ -7,8 +7,8 @@ from kornia.augmentation import RandomAffine, RandomHorizontalFlip
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutSwap
+from anomalib_spd.local.dense import DenseSPD
 from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
-from anomalib_spd.pretraining.dense import DenseSPD
 
 
 class MemorySPD(DenseSPD):

@@ -7,8 +7,8 @@ from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomVertical
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
+from anomalib_spd.local.dense import DenseSPD
 from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
-from anomalib_spd.pretraining.dense import DenseSPD
 
 
 class PartsSPD(DenseSPD):
