@@ -23,7 +23,7 @@ from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
-from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
+from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training.module import TrainingModule
@@ -37,7 +37,7 @@ class MemoryLocalization(TrainingModule):
     A batch is a detector in small. Half of its images are the memory: some of their places, embedded as PatchCore embeds
     them. Into the others local changes are made, CutSwap's, CutPaste's or SmoothBlend's, and the distance of every place to the
     nearest of the memory is mapped as PatchCore maps it. Changed places are to be farther than what would be a false alarm: the farthest
-    unchanged places of all images, and those just beside a change, see :func:`~anomalib_spd.losses.detection_loss`. So the training
+    unchanged places of all images, and those just beside a change, see :func:`~anomalib_spd.losses.local.detection_loss`. So the training
     sees how normal parts differ from each other, which changes alone do not show.
 
     Beside it a distillation keeps the memory's features at what the backbone, frozen, gives. Batch norm stays in eval, and the

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.local.dense import DenseSPD
-from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
+from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding
 
 
 class PartsSPD(DenseSPD):
@@ -17,7 +17,7 @@ class PartsSPD(DenseSPD):
     What an inspector compares a part with is other good parts of the same kind. So a batch is of one kind: half of its images are
     the memory, as detectors have one, and into the others local changes are made. The distance of every place to the nearest of the memory is
     mapped as PatchCore maps it, and is to be larger at changed places than at what would be a false alarm: the farthest unchanged
-    places of all images, and those just beside a change, see :func:`~anomalib_spd.losses.detection_loss`. From kind to kind another thing is
+    places of all images, and those just beside a change, see :func:`~anomalib_spd.losses.local.detection_loss`. From kind to kind another thing is
     normal, so what is learnt is to compare.
 
     The method's own part keeps the features of the memory at what the backbone, frozen, gives for them, and those of photographs of anything,

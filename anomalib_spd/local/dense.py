@@ -21,7 +21,7 @@ from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
-from anomalib_spd.losses import distillation, localization_loss, patch_distance
+from anomalib_spd.losses.local import distillation, localization_loss, patch_distance
 from anomalib_spd.pretraining.base import SPDPretraining
 
 
@@ -33,7 +33,7 @@ class DenseSPD(SPDPretraining):
     backbone's. SPD compares the positive with the negative, the same view slightly turned, moved and noisy, with local changes:
     the distance of their embeddings, joined, smoothed and enlarged as in PatchCore, is to be larger at each changed place
     than at each unchanged one, those just beside a change above all, see
-    :func:`~anomalib_spd.losses.localization_loss`. The pooled feature, which the paper compares, does not say where.
+    :func:`~anomalib_spd.losses.local.localization_loss`. The pooled feature, which the paper compares, does not say where.
 
     PatchCore weighs the layers that it joins by the size of their numbers, which is whatever training has left. So before
     the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.scale_layers`:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutSwap
 from anomalib_spd.local.dense import DenseSPD
-from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
+from anomalib_spd.losses.local import detection_loss, distillation, memory_distance, patch_embedding
 
 
 class MemorySPD(DenseSPD):
@@ -18,7 +18,7 @@ class MemorySPD(DenseSPD):
     positive beside the negative here, but a memory: the places of a few other views of the same image, turned, moved, scaled,
     mirrored and in other colours. The negative is one more such view with local changes. The distance of its places to the nearest of
     the memory is mapped as PatchCore maps it, and is to be larger at changed places than at what would be a false alarm: the image's
-    farthest unchanged places, and those just beside a change, see :func:`~anomalib_spd.losses.detection_loss`.
+    farthest unchanged places, and those just beside a change, see :func:`~anomalib_spd.losses.local.detection_loss`.
 
     The method's own part keeps the features of the memory's views at what the backbone, frozen, gives for them; all else is as in
     :class:`DenseSPD`. What :class:`~anomalib_spd.finetuning.MemoryLocalization` learns of the normal images of one category, this is

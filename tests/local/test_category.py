@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_spd import losses
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import MemoryLocalization
-from anomalib_spd.losses import patch_embedding
+from anomalib_spd.losses import local as losses
+from anomalib_spd.losses.local import patch_embedding
 from tests.finetuning.spots import SIDE, near, take_for_salient
 
 # the first pixels of two spots of 3 x 3, of each level's map

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd import losses
+from anomalib_spd.losses import local as losses
 from anomalib_spd.pretraining import PartsSPD
 from tests.pretraining.one_step import learn, model_of, step_of
 
