@@ -6,8 +6,8 @@ from anomalib_spd.data.kind_folder import KindFolder, SyntheticParts
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.data.sample import Sample
 from anomalib_spd.data.shards import ImageShards
-from anomalib_spd.data.two_class import TwoClass, TwoClassDataModule
-from anomalib_spd.data.visa import VisaTwoClass
+from anomalib_spd.twoclass.data import TwoClass, TwoClassDataModule
+from anomalib_spd.twoclass.visa import VisaTwoClass
 
 __all__ = [
     "ImageFolder",

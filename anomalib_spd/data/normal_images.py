@@ -9,9 +9,9 @@ from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.data.utils import LabelName
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
-from anomalib_spd.data.checks import few
 from anomalib_spd.data.images import ImageBatches
 from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.twoclass.checks import few
 
 
 class NormalImages(ImageBatches):

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_spd.data.checks import CLASSES, check_classes, check_images, few
-from anomalib_spd.data.splits import divided, ranked
+from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images, few
+from anomalib_spd.twoclass.splits import divided, ranked
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class TwoClassDataModule(AnomalibDataModule):
 
     Args:
         shots: train on that many normal and that many anomalous images of the training pool, the first of each class by
-            :func:`~anomalib_spd.data.splits.ranked` of their names; by default on all.
+            :func:`~anomalib_spd.twoclass.splits.ranked` of their names; by default on all.
         draw: number of the draw; of no effect without ``shots``.
         normal_only: leave the anomalous training images out after the draw, for detectors that learn from normal images
             alone; the test set is the same.
@@ -183,7 +183,7 @@ class TwoClass(TwoClassDataModule):
     """The 2-class protocols over any anomalib image data module with masks.
 
     All of its images, of training, validation and test, are pooled and split anew: of each class, the first
-    ``round(train_fraction * n)`` by :func:`~anomalib_spd.data.splits.ranked` are the training pool, the rest the test
+    ``round(train_fraction * n)`` by :func:`~anomalib_spd.twoclass.splits.ranked` are the training pool, the rest the test
     set. VisA's few-shot protocol is ``train_fraction=0.2`` with 5 or 10 ``shots``. Images are named relative to the
     deepest folder that holds them all, so that neither its place nor the wrapped module's ``root`` matters; images of
     unknown label are left out.

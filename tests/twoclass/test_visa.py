@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
 
 from anomalib_spd.benchmark.grid import build_data
 from anomalib_spd.data import VisaTwoClass, visa
-from anomalib_spd.data.visa import HEADER
+from anomalib_spd.twoclass.visa import HEADER
 from tests.data.sets import counts, ready_visa
 
 

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from anomalib_spd.data.splits import divided, ranked
+from anomalib_spd.twoclass.splits import divided, ranked
 
 PATHS = [f"candle/Data/Images/Normal/{number:04d}.JPG" for number in range(100)]
 

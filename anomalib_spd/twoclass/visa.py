@@ -13,8 +13,8 @@ from pandas import DataFrame
 from PIL import Image
 from torchvision.tv_tensors import Mask
 
-from anomalib_spd.data.checks import check_files
-from anomalib_spd.data.two_class import TwoClassDataModule
+from anomalib_spd.twoclass.checks import check_files
+from anomalib_spd.twoclass.data import TwoClassDataModule
 
 Protocol = Literal["highshot", "fewshot"]
 HEADER = ["object", "split", "label", "image", "mask"]
