@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.data.resumable_sampler import ResumableSampler
+from anomalib_spd.data.sampler import ResumableSampler
 
 logger = logging.getLogger(__name__)
 

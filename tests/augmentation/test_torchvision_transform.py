@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from anomalib_spd.augmentation import RandomSmoothBlend
 from anomalib_spd.augmentation.torchvision_transform import TorchvisionTransform
-from anomalib_spd.data.sample import make_category
+from anomalib_spd.data.sample.datamodule import make_category
 
 
 def _smooth_blend(**arguments: Any) -> TorchvisionTransform:

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 from skimage import data
 
-from anomalib_spd.data import sample
-from anomalib_spd.data.sample import CATEGORIES, DEFECTIVE_PER_KIND, DEFECTS, REGIONS, Sample, make_category
+from anomalib_spd.data.sample import datamodule as sample
+from anomalib_spd.data.sample.datamodule import CATEGORIES, DEFECTIVE_PER_KIND, DEFECTS, REGIONS, Sample, make_category
 
 BAD = [(kind, number) for kind in DEFECTS for number in range(DEFECTIVE_PER_KIND)]
 

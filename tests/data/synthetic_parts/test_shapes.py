@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from anomalib_spd.data.synthetic.shapes import Form, Shape, draw_shapes
-from anomalib_spd.data.synthetic.textures import SIDE, X, Y
+from anomalib_spd.data.synthetic_parts.shapes import Form, Shape, draw_shapes
+from anomalib_spd.data.synthetic_parts.textures import SIDE, X, Y
 
 RIGHT, BELOW = X - SIDE / 2, Y - SIDE / 2
 

@@ -25,7 +25,7 @@ from anomalib.data import Visa
 from PIL import Image
 from skimage import data, transform
 
-from anomalib_spd.data.defects import DEFECTS, SIZE
+from anomalib_spd.data.sample.defects import DEFECTS, SIZE
 
 logger = logging.getLogger(__name__)
 

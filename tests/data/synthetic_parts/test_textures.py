@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anomalib_spd.data.synthetic.textures import SIDE, Texture, draw_color, log_uniform
+from anomalib_spd.data.synthetic_parts.textures import SIDE, Texture, draw_color, log_uniform
 
 
 def _texture(seed: int, **settings: object) -> Texture:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anomalib_spd.data.synthetic.kinds import Kind
+from anomalib_spd.data.synthetic_parts.kinds import Kind
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler
 
 from anomalib_spd.data.images import ImageFolder, LabelledImages
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.data.resumable_sampler import ResumableSampler
+from anomalib_spd.data.sampler import ResumableSampler
 from anomalib_spd.data.synthetic import make_parts
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from anomalib_spd.data.synthetic.textures import SIDE, Floats, Texture, X, Y, draw_color, log_uniform
+from anomalib_spd.data.synthetic_parts.textures import SIDE, Floats, Texture, X, Y, draw_color, log_uniform
 
 Form = Literal["ellipse", "box", "ring", "capsule", "polygon", "gear", "blob"]
 

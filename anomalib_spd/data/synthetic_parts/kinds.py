@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from anomalib_spd.data.synthetic.shapes import draw_shapes
-from anomalib_spd.data.synthetic.textures import SIDE, Floats, Texture, X, Y, draw_color
+from anomalib_spd.data.synthetic_parts.shapes import draw_shapes
+from anomalib_spd.data.synthetic_parts.textures import SIDE, Floats, Texture, X, Y, draw_color
 
 Pose = Literal["fixed", "loose", "any"]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from anomalib_spd.data import KindFolder, SyntheticParts
-from anomalib_spd.data.kind_folder import KindSampler
+from anomalib_spd.data.categories import KindSampler
 
 LABELS = [0] * 9 + [1] * 4 + [2] * 3 + [3] * 8 + [-1] * 5
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anomalib_spd.data.synthetic import Kind
-from anomalib_spd.data.synthetic.textures import SIDE
+from anomalib_spd.data.synthetic_parts.textures import SIDE
 
 
 def _kind(**wanted: object) -> Kind:
