@@ -5,7 +5,7 @@ from pathlib import Path
 
 import platformdirs
 
-from anomalib_spd.backbones.shelf import HOME_VARIABLE
+from anomalib_spd.backbones.registry import HOME_VARIABLE
 
 
 def cache_folder(kind: str) -> Path:

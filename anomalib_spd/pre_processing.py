@@ -8,7 +8,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
 class BackbonePreProcessor(PreProcessor):

@@ -10,9 +10,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from anomalib_spd.backbones.catalog import CATALOG_FOLDER, sha256_of
 from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.record import CATALOG_FOLDER, sha256_of
 from anomalib_spd.backbones.sources import read_source
 
 

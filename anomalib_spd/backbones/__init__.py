@@ -1,10 +1,10 @@
 """The shelf: names to weights, as stock anomalib sees them."""
 
 from anomalib_spd.backbones.averaging import average
-from anomalib_spd.backbones.catalog import Backbone, Provenance
-from anomalib_spd.backbones.manage import add, export, remove
-from anomalib_spd.backbones.shelf import available, find, register, shelf_folder
-from anomalib_spd.backbones.statistics import fold_input_statistics
+from anomalib_spd.backbones.install import add, export, remove
+from anomalib_spd.backbones.normalization import fold_input_statistics
+from anomalib_spd.backbones.record import Backbone, Provenance
+from anomalib_spd.backbones.registry import available, find, register, shelf_folder
 
 __all__ = [
     "Backbone",

@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import Tensor
 
-from anomalib_spd.backbones.catalog import Backbone, Provenance
 from anomalib_spd.backbones.export import write_folder
 from anomalib_spd.backbones.placing import check_name, check_routing, new_on_shelf
-from anomalib_spd.backbones.shelf import find, register
+from anomalib_spd.backbones.record import Backbone, Provenance
+from anomalib_spd.backbones.registry import find, register
 from anomalib_spd.backbones.sources import find_network
 
 

@@ -11,7 +11,8 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from anomalib_spd.backbones.catalog import (
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.record import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -21,7 +22,6 @@ from anomalib_spd.backbones.catalog import (
     provenance_record,
     sha256_of,
 )
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
 
 CARD = """---
 license: {license}

@@ -10,10 +10,10 @@ import timm
 from timm.models import PretrainedCfg
 from torch import Tensor
 
-from anomalib_spd.backbones.catalog import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance
 from anomalib_spd.backbones.checkpoints import read_checkpoint
-from anomalib_spd.backbones.shelf import available, is_stock
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.record import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance
+from anomalib_spd.backbones.registry import available, is_stock
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 

@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 
 from anomalib_spd.backbones.averaging import average
-from anomalib_spd.backbones.catalog import CATALOG_FOLDER, Backbone, layers_at
-from anomalib_spd.backbones.manage import add, export, remove
-from anomalib_spd.backbones.shelf import HOME_VARIABLE, available, find, shelf_folder
+from anomalib_spd.backbones.install import add, export, remove
+from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone, layers_at
+from anomalib_spd.backbones.registry import HOME_VARIABLE, available, find, shelf_folder
 
 PROGRAM = "anomalib-spd backbones"
 

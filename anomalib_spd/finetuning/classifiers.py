@@ -10,7 +10,7 @@ import torch
 from timm.models import VGG
 from torch import Tensor, nn
 
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.files import cache_folder
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 

@@ -18,7 +18,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
 )
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.saliency import SaliencyCache

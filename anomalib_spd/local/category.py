@@ -20,7 +20,7 @@ from anomalib_spd.augmentation import (
 )
 from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding

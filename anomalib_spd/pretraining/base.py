@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.losses.local import spd_loss
 from anomalib_spd.training.module import TrainingModule
 

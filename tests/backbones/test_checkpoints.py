@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.backbones import add
 from anomalib_spd.backbones.checkpoints import LAYOUTS, classifier_names, fit, read_checkpoint
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 Tensors = dict[str, Tensor]
 

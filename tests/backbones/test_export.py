@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_spd.backbones import Backbone, Provenance
-from anomalib_spd.backbones.catalog import layers_at, sha256_of
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.record import layers_at, sha256_of
 
 PROVENANCE = Provenance(sha256="", data="own photographs", recipe="by hand")
 

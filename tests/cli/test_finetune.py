@@ -12,7 +12,7 @@ import torch
 from anomalib.models import Patchcore
 
 from anomalib_spd.backbones import find, register
-from anomalib_spd.backbones.catalog import sha256_of
+from anomalib_spd.backbones.record import sha256_of
 from anomalib_spd.cli.main import main
 from tests.benchmark.grids import LAYERS, tiny_shelf
 from tests.conftest import REPOSITORY

@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 import anomalib_spd  # noqa: F401
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.detectors import KCenterGreedy, k_center_greedy
 
 Sampler = type[StockKCenterGreedy]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import PatchClassification
 from anomalib_spd.saliency import LayerCAM
 from tests.finetuning.spots import SIDE, near, take_for_salient

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning import MemoryLocalization
 from anomalib_spd.losses import local as losses
 from anomalib_spd.losses.local import patch_embedding

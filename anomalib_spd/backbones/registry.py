@@ -14,7 +14,7 @@ import platformdirs
 from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entrypoint, register_model
 from torch import nn
 
-from anomalib_spd.backbones.catalog import CATALOG_FOLDER, Backbone
+from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
 
 __all__ = ["available", "find", "is_stock", "register", "shelf_folder"]
 

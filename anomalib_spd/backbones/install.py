@@ -10,9 +10,9 @@ from pathlib import Path
 import timm
 from timm.models import VisionTransformer
 
-from anomalib_spd.backbones.catalog import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers, sha256_of
 from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.backbones.placing import (
     NAME_PATTERN,
     check_name,
@@ -23,9 +23,9 @@ from anomalib_spd.backbones.placing import (
     transformer_words,
     whole_folder,
 )
-from anomalib_spd.backbones.shelf import find, register, shelf_folder
+from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers, sha256_of
+from anomalib_spd.backbones.registry import find, register, shelf_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 
 
 def add(

@@ -18,8 +18,8 @@ import torchvision
 from torch import Tensor
 
 from anomalib_spd.backbones import Backbone, add, available, export, find, manage, remove
+from tests.backbones.concurrent_add import add_at_once
 from tests.backbones.conftest import content
-from tests.backbones.racing import add_at_once
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from anomalib_spd.backbones import fold_input_statistics
-from anomalib_spd.backbones.statistics import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 def add_at_once(name: str, path: Path, recipe: str, barrier: Barrier, results: "Queue[tuple[str, str]]") -> None:
     """Add a backbone so that both processes have written their folders before either gives it its name."""
-    from anomalib_spd.backbones import manage
+    from anomalib_spd.backbones import install as manage
 
     write_folder = manage.write_folder
 
