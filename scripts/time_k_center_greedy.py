@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, read_image
 
 from anomalib_spd.detectors import KCenterGreedy
-from anomalib_spd.pre_processing import BackbonePreProcessor
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 
 DATA = Path(os.environ.get("ANOMALIB_SPD_TEST_DATA", "../shared/data"))
 

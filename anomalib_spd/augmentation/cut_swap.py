@@ -6,11 +6,11 @@ from torch import Tensor
 
 from anomalib_spd import native
 from anomalib_spd.augmentation import on_cpu
+from anomalib_spd.augmentation.anchors import Choice
 from anomalib_spd.augmentation.base import on_device_of
 from anomalib_spd.augmentation.generators import BoxGenerator
 from anomalib_spd.augmentation.patches import Patch, once, patches, read, unite, write
 from anomalib_spd.augmentation.swap import Guide, SwapAugmentation
-from anomalib_spd.saliency.anchors import Choice
 
 
 class RandomCutSwap(SwapAugmentation):

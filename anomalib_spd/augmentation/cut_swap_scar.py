@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anomalib_spd.augmentation.anchors import Choice
 from anomalib_spd.augmentation.base import on_device_of
 from anomalib_spd.augmentation.generators import LEAST_SCAR_LENGTH, LEAST_SCAR_WIDTH, ScarGenerator
 from anomalib_spd.augmentation.patches import once, read, unite, write
 from anomalib_spd.augmentation.scars import Scar, scars
 from anomalib_spd.augmentation.swap import Guide, SwapAugmentation
-from anomalib_spd.saliency.anchors import Choice
 
 
 class RandomCutSwapScar(SwapAugmentation):

@@ -7,7 +7,7 @@ import torch
 from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
-from anomalib_spd.augmentation.swap_places import swap_places
+from anomalib_spd.augmentation.swap_locations import swap_places
 
 #: a scar that is smaller, in pixels, could slip between the centers of pixels at some angle
 LEAST_SCAR_WIDTH, LEAST_SCAR_LENGTH = 1.5, 2.0

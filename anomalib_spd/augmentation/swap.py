@@ -9,10 +9,10 @@ from kornia.constants import DataKey
 from kornia.geometry.keypoints import Keypoints
 from torch import Tensor
 
+from anomalib_spd.augmentation.anchors import Choice, draw_from_top, draw_salient
 from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
 from anomalib_spd.augmentation.generators import BoxGenerator, ScarGenerator, SwapGenerator
-from anomalib_spd.augmentation.swap_places import swap_places
-from anomalib_spd.saliency.anchors import Choice, draw_from_top, draw_salient
+from anomalib_spd.augmentation.swap_locations import swap_places
 
 Guide = Literal["saliency", "anchors"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd.pre_processing import check_layers
+from anomalib_spd.detectors.pre_processing import check_layers
 
 
 class LayerReader:

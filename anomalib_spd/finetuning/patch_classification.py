@@ -18,11 +18,11 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
 )
+from anomalib_spd.augmentation.anchors import Choice
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.saliency import SaliencyCache
-from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training.heads import mlp
 from anomalib_spd.training.module import TrainingModule
 

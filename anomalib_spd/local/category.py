@@ -18,14 +18,14 @@ from anomalib_spd.augmentation import (
     RandomCutSwapScar,
     RandomSmoothBlend,
 )
-from anomalib_spd.augmentation.visible import visibly_changed
+from anomalib_spd.augmentation.anchors import Choice
+from anomalib_spd.augmentation.change_mask import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
 from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
-from anomalib_spd.saliency.anchors import Choice
 from anomalib_spd.training.module import TrainingModule
 
 Change = Literal["swap", "paste", "blend"]

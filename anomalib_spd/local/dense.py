@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, RandomSmoothBlend
+from anomalib_spd.augmentation.change_mask import visibly_changed
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
-from anomalib_spd.augmentation.visible import visibly_changed
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
 from anomalib_spd.losses.local import distillation, localization_loss, patch_distance

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from anomalib_spd.benchmark.cell import has_masks
 from anomalib_spd.detectors import FastPatchcore
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor, check_layers
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step
-from anomalib_spd.pre_processing import BackbonePreProcessor, check_layers
 
 SEED = 0
 

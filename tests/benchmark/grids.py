@@ -59,7 +59,7 @@ def draw_images(root: Path, category: str, masks: bool = True, seed: int = 0) ->
 def tiny_grid(root: Path, **changes: Any) -> dict[str, Any]:
     """The content of a file in ``configs/benchmark``; images of ``one`` and ``two`` must have been drawn."""
     pre_processor = {
-        "class_path": "anomalib_spd.pre_processing.BackbonePreProcessor",
+        "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
         "init_args": {"image_size": [80, 80], "center_crop_size": [64, 64]},
     }
     shared = {"layers": LAYERS, "pre_processor": pre_processor}

@@ -17,8 +17,8 @@ from anomalib_spd.benchmark import cell
 from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step
-from anomalib_spd.pre_processing import BackbonePreProcessor
 from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 
 

@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def config(root: Path, folder: Path, model: str = "Segmenter", data: Any = None, **changes: Any) -> dict[str, Any]:
     """The content of a file in ``configs/twoclass``, for images of 64 px."""
     pre_processor = {
-        "class_path": "anomalib_spd.pre_processing.BackbonePreProcessor",
+        "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
         "init_args": {"image_size": [64, 64]},
     }
     stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "category": "one"}}

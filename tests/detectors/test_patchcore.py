@@ -16,7 +16,7 @@ from lightning.pytorch import seed_everything
 
 from anomalib_spd.data import Sample
 from anomalib_spd.detectors import FastPatchcore, k_center_greedy
-from anomalib_spd.pre_processing import BackbonePreProcessor
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from tests.conftest import reloads_checkpoints
 
 ARGUMENTS: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_has_nothing_to_choose_from_before_training() -> None:
 def test_is_named_in_a_config_file(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config.yaml"
     pre_processor = {
-        "class_path": "anomalib_spd.pre_processing.BackbonePreProcessor",
+        "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
         "init_args": {"image_size": [64, 64]},
     }
     arguments = {**ARGUMENTS, "pre_processor": pre_processor, "visualizer": False}

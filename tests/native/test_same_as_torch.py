@@ -13,9 +13,9 @@ from torch import Tensor
 
 from anomalib_spd import native
 from anomalib_spd.augmentation import RandomCutPaste, RandomCutSwap, RandomSmoothBlend
-from anomalib_spd.augmentation.swap_places import swap_places
+from anomalib_spd.augmentation.anchors import Choice, draw_from_region, draw_on_cpu, salient_region
+from anomalib_spd.augmentation.swap_locations import swap_places
 from anomalib_spd.native import calls
-from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_on_cpu, salient_region
 
 T = TypeVar("T")
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)

@@ -31,7 +31,10 @@ def bound() -> Any:
 def content(tmp_path: Path) -> Any:
     """A grid of one category of a few drawn images of 64 px."""
     draw_images(tmp_path, "one")
-    size = {"class_path": "anomalib_spd.pre_processing.BackbonePreProcessor", "init_args": {"image_size": [64, 64]}}
+    size = {
+        "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
+        "init_args": {"image_size": [64, 64]},
+    }
     wrapped = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(tmp_path), "category": "one"}}
     with tiny_shelf(tmp_path):
         yield {

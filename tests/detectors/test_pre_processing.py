@@ -9,7 +9,7 @@ from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
 
 from anomalib_spd.data import Sample
-from anomalib_spd.pre_processing import BackbonePreProcessor, check_layers
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor, check_layers
 
 NAME = "efficientnet_lite0_in1k"
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from anomalib_spd.augmentation.anchors import Choice, draw_from_region, draw_from_top, salient_region
 from anomalib_spd.saliency import kmeans_1d
-from anomalib_spd.saliency.anchors import Choice, draw_from_region, draw_from_top, salient_region
 
 
 def _draw(maps: Tensor, choice: Choice = "max", clusters: int = 4, number: int = 400) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anomalib_spd.augmentation.swap_places import swap_places
+from anomalib_spd.augmentation.swap_locations import swap_places
 
 Pair = tuple[int, int]
 
