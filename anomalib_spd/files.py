@@ -1,11 +1,12 @@
 """Where what can be computed again is kept."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
 
-from anomalib_spd.backbones.registry import HOME_VARIABLE
+HOME_VARIABLE = "ANOMALIB_SPD_HOME"
 
 
 def cache_folder(kind: str) -> Path:
@@ -17,3 +18,8 @@ def cache_folder(kind: str) -> Path:
     home = os.environ.get(HOME_VARIABLE)
     # with a dot, since the shelf lies there too, and takes other folders for backbones
     return Path(home).expanduser() / f".{kind}" if home else platformdirs.user_cache_path("anomalib_spd", False) / kind
+
+
+def first_few(paths: Sequence[str]) -> str:
+    """Return the first three of some paths, for messages."""
+    return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "")

@@ -1,7 +1,7 @@
 """How long the transforms and the saliency take, beside what a user would take instead.
 
-    python benchmarks/augmentation.py            # as in docs/results/augmentation.md
-    python benchmarks/augmentation.py --compile  # with torch.compile as well
+    python speed/augmentation.py            # as in docs/results/augmentation.md
+    python speed/augmentation.py --compile  # with torch.compile as well
 
 Runs on the GPU where there is one. Everything is timed in turns, once a round, so that a busy machine slows all alike;
 what is printed are medians, and ratios of medians. The figures on record were taken without `THP_MEM_ALLOC_ENABLE`.

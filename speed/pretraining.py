@@ -1,8 +1,8 @@
 """How fast pre-training is: beside its encoder alone, beside lightly, beside the method without SPD, and part by part.
 
-    python benchmarks/pretraining.py --data ../shared/data/imagenet1000
-    python benchmarks/pretraining.py --data ../shared/data/imagenet1000 --methods simsiam moco simclr supervised
-    python benchmarks/pretraining.py --data ../shared/data/imagenet1000 --precision bf16-mixed --formats
+    python speed/pretraining.py --data ../shared/data/imagenet1000
+    python speed/pretraining.py --data ../shared/data/imagenet1000 --methods simsiam moco simclr supervised
+    python speed/pretraining.py --data ../shared/data/imagenet1000 --precision bf16-mixed --formats
 
 Runs on the GPU where there is one. Everything is timed in turns, once a round, each turn a training of its own by Lightning's
 trainer, of which the first steps are not timed, so that a busy machine slows all alike. What is printed are medians over

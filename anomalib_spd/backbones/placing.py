@@ -13,7 +13,8 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER
-from anomalib_spd.backbones.registry import HOME_VARIABLE, is_stock, shelf_folder
+from anomalib_spd.backbones.registry import is_stock, shelf_folder
+from anomalib_spd.files import HOME_VARIABLE
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
 

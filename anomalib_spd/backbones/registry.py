@@ -15,10 +15,10 @@ from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entry
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
+from anomalib_spd.files import HOME_VARIABLE
 
 __all__ = ["available", "find", "is_stock", "register", "shelf_folder"]
 
-HOME_VARIABLE = "ANOMALIB_SPD_HOME"
 
 # timm's register_model looks here, in the module of the entry points, for their weights
 default_cfgs: dict[str, DefaultCfg] = {}

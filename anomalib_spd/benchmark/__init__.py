@@ -1,1 +1,1 @@
-"""benchmark."""
+"""Grids of backbones, detectors, categories and seeds, run through stock anomalib."""

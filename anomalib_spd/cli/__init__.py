@@ -1,1 +1,1 @@
-"""cli."""
+"""The command ``anomalib-spd``, one file a command."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from anomalib_spd.backbones.averaging import average
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone, layers_at
-from anomalib_spd.backbones.registry import HOME_VARIABLE, available, find, shelf_folder
+from anomalib_spd.backbones.registry import available, find, shelf_folder
+from anomalib_spd.files import HOME_VARIABLE
 
 PROGRAM = "anomalib-spd backbones"
 

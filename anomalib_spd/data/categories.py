@@ -11,7 +11,7 @@ from torch.utils.data import DistributedSampler
 from anomalib_spd.data.images import ImageFolder, LabelledImages
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.sampler import ResumableSampler
-from anomalib_spd.data.synthetic import make_parts
+from anomalib_spd.data.synthetic_parts import make_parts
 
 
 class KindSampler(ResumableSampler):
@@ -51,7 +51,7 @@ class KindSampler(ResumableSampler):
         return super().__len__() * (self.size + self.others)
 
 
-class KindFolder(ImageFolder):
+class CategoryFolder(ImageFolder):
     """Batches of the images of a folder of folders, one for each kind of part; a batch is of one kind.
 
     All are good parts, or surfaces without a defect. Photographs of anything may come with each batch, behind its parts and with the
@@ -111,10 +111,10 @@ class KindFolder(ImageFolder):
         return KindSampler(images.labels, self.batch_size - others, others, **where)
 
 
-class SyntheticParts(KindFolder):
+class SyntheticParts(CategoryFolder):
     """Batches of pictures of synthetic parts and surfaces; a batch is of one kind. Made when missing, once, in minutes.
 
-    Source: ours, see :class:`~anomalib_spd.data.synthetic.Kind`.
+    Source: ours, see :class:`~anomalib_spd.data.synthetic_parts.Kind`.
 
     Args:
         root: folder of the pictures, ``ROOT/KIND/NUMBER.jpg``.
@@ -122,7 +122,7 @@ class SyntheticParts(KindFolder):
         pictures: of each kind.
         seed: of all kinds.
         batch_size: pictures of a kind per step and device.
-        photographs: folder of other images, or text file with one path a line; see :class:`KindFolder`.
+        photographs: folder of other images, or text file with one path a line; see :class:`CategoryFolder`.
         photographs_a_batch: per step and device, beside the pictures.
         num_workers: processes that decode.
 

@@ -5,8 +5,8 @@ import logging
 import os
 from typing import Any
 
-from anomalib_spd.data import NormalImages
 from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.normal_images import NormalImages
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_spd.data.images import ImageBatches
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.twoclass.checks import few
+from anomalib_spd.files import first_few
 
 
 class NormalImages(ImageBatches):
@@ -84,13 +84,13 @@ class NormalImages(ImageBatches):
         normal = samples.image_path[samples.label_index == LabelName.NORMAL].tolist()
         if both := [path for path in normal if str(Path(path).resolve()) in held_out]:
             raise ValueError(
-                f"{len(both)} normal training images of {wrapped.name} are test or validation images too: {few(both)}. "
+                f"{len(both)} normal training images of {wrapped.name} are test or validation images too: {first_few(both)}. "
                 "Correct its splits."
             )
         if wrapped.seed is None and (drawn := sorted(held_out & _files(before.train_data))):
             raise ValueError(
                 f"{wrapped.name} draws {len(drawn)} test or validation images from its training images without a seed, "
-                f"so that they are others each time: {few(drawn)}. Give it a seed, here and where a detector is tested."
+                f"so that they are others each time: {first_few(drawn)}. Give it a seed, here and where a detector is tested."
             )
         if not normal:
             raise ValueError(f"{wrapped.name} has no normal training image; choose another category or split")

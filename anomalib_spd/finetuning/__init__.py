@@ -1,7 +1,5 @@
-"""Fine-tuning of a backbone on normal images, into which changes are made: CutPaste, CutSwap, and ours on a memory."""
+"""Fine-tuning of a backbone on normal images by the CutSwap paper's method."""
 
-from anomalib_spd.data.normal_batches import NormalBatches
 from anomalib_spd.finetuning.patch_classification import PatchClassification
-from anomalib_spd.local.category import MemoryLocalization
 
-__all__ = ["MemoryLocalization", "NormalBatches", "PatchClassification"]
+__all__ = ["PatchClassification"]

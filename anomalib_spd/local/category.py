@@ -24,14 +24,14 @@ from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.finetuning.classifiers import drawn_maps
 from anomalib_spd.finetuning.classifiers import saliency_cache as cache_of
-from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding
+from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.training.module import TrainingModule
 
 Change = Literal["swap", "paste", "blend"]
 
 
-class MemoryLocalization(TrainingModule):
+class CategoryAdaptation(TrainingModule):
     r"""Fine-tune the layers that detectors read so that changes are far from other normal images, and normal places near.
 
     A batch is a detector in small. Half of its images are the memory: some of their places, embedded as PatchCore embeds
@@ -127,7 +127,7 @@ class MemoryLocalization(TrainingModule):
         )
         self.train()
 
-    def train(self, mode: bool = True) -> "MemoryLocalization":
+    def train(self, mode: bool = True) -> "CategoryAdaptation":
         """Set the mode of all but the networks, whose batch norm stays in eval."""
         super().train(mode)
         self.encoder.eval()

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.local.dense import DenseSPD
-from anomalib_spd.losses.local import detect_with_memory, distillation, patch_embedding
+from anomalib_spd.losses import detect_with_memory, distillation, patch_embedding
 
 
-class PartsSPD(DenseSPD):
+class CrossImageSPD(DenseSPD):
     r"""Distillation of the backbone by itself, plus ``eta`` times SPD of places with a memory of other parts.
 
     What an inspector compares a part with is other good parts of the same kind. So a batch is of one kind: half of its images are
@@ -24,7 +24,7 @@ class PartsSPD(DenseSPD):
     where the batch has some: of parts alone a backbone would forget what it knows. All else is as in :class:`DenseSPD`; of the photographs the
     layers' energies are measured, too.
 
-    Source: ours. With ``eta = 0`` it is the distillation alone. :class:`~anomalib_spd.finetuning.MemoryLocalization` asks the same of the one
+    Source: ours. With ``eta = 0`` it is the distillation alone. :class:`~anomalib_spd.local.CategoryAdaptation` asks the same of the one
     category that is to be inspected.
 
     Args:
@@ -79,7 +79,7 @@ class PartsSPD(DenseSPD):
             if len(parts) < 2 or len(labels[labels >= 0].unique()) > 1:
                 msg = (
                     "A batch holds two or more parts of one kind. Got labels "
-                    f"{labels.tolist()}: read the images by anomalib_spd.data.KindFolder or SyntheticParts."
+                    f"{labels.tolist()}: read the images by anomalib_spd.data.CategoryFolder or SyntheticParts."
                 )
                 raise ValueError(msg)
             remembered, queries = parts.tensor_split([len(parts) // 2])

@@ -21,7 +21,7 @@ from anomalib_spd.augmentation.change_mask import visibly_changed
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.layer_scales import scale_layers
-from anomalib_spd.losses.local import distillation, localization_loss, patch_distance
+from anomalib_spd.losses import distillation, localization_loss, patch_distance
 from anomalib_spd.pretraining.base import SPDPretraining
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomCutSwap
 from anomalib_spd.local.dense import DenseSPD
-from anomalib_spd.losses.local import detection_loss, distillation, memory_distance, patch_embedding
+from anomalib_spd.losses import detection_loss, distillation, memory_distance, patch_embedding
 
 
 class MemorySPD(DenseSPD):
@@ -21,7 +21,7 @@ class MemorySPD(DenseSPD):
     farthest unchanged places, and those just beside a change, see :func:`~anomalib_spd.losses.local.detection_loss`.
 
     The method's own part keeps the features of the memory's views at what the backbone, frozen, gives for them; all else is as in
-    :class:`DenseSPD`. What :class:`~anomalib_spd.finetuning.MemoryLocalization` learns of the normal images of one category, this is
+    :class:`DenseSPD`. What :class:`~anomalib_spd.local.CategoryAdaptation` learns of the normal images of one category, this is
     to learn of any images.
 
     Source: ours. With ``eta = 0`` it is the distillation alone.

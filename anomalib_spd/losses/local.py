@@ -1,4 +1,4 @@
-"""The papers' losses as pure functions."""
+"""Losses on the maps that detectors read, as pure functions."""
 
 from collections.abc import Sequence
 
@@ -6,28 +6,6 @@ import torch
 import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
-
-
-def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""SPot-the-Difference: draw the negative away from the anchor, the positive to it.
-
-    :math:`L = \frac{1}{N} \sum_i [\mathrm{sim}(z^a_i, z^n_i) - \mathrm{sim}(z^a_i, z^p_i)]` with the cosine similarity;
-    no margin, no temperature, gradient into all three.
-
-    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3.
-
-    Args:
-        z_a: anchors ``(B, D)``, floating.
-        z_p: the same images slightly changed as a whole, ``(B, D)``.
-        z_n: the same images slightly changed as a whole and locally perturbed, ``(B, D)``.
-
-    Returns:
-        the loss in ``[-2, 2]``, 0 for features that see no difference at all, and its two terms, the mean similarity of
-        anchors to positives and to negatives, each in ``[-1, 1]``; all scalars.
-    """
-    sim_ap = F.cosine_similarity(z_a, z_p, dim=1).mean()
-    sim_an = F.cosine_similarity(z_a, z_n, dim=1).mean()
-    return sim_an - sim_ap, sim_ap, sim_an
 
 
 def distillation(maps: Sequence[Tensor], taught: Sequence[Tensor], energies: Tensor) -> Tensor:
@@ -219,85 +197,3 @@ def detect_with_memory(
     remembered = normal.movedim(1, -1).flatten(0, 2)
     memory = remembered[torch.randperm(len(remembered), device=remembered.device)[:places]]
     return detection_loss(memory_distance(shown, memory, changed.shape[-2:]), changed, temperature)
-
-
-def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:
-    r"""SPot-the-Difference of the supervised arm: tell the perturbed images from the others.
-
-    :math:`L = -\frac{1}{2N} \sum_i [\log p_0(x^p_i) + \log p_1(x^n_i)]`, the cross-entropy of a classification in two,
-    with :math:`p` the softmax of the logits.
-
-    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3, supervised arm.
-
-    Args:
-        logits_p: of images slightly changed as a whole, ``(B, 2)``, floating: column 0 says that there is no local
-            perturbation, column 1 that there is.
-        logits_n: of the same images slightly changed as a whole and locally perturbed, ``(B, 2)``.
-
-    Returns:
-        the loss, not negative, :math:`\log 2` for logits that see no difference at all; a scalar.
-    """
-    perturbed = torch.arange(2, device=logits_p.device).repeat_interleave(len(logits_p))
-    return F.cross_entropy(torch.cat([logits_p, logits_n]), perturbed)
-
-
-def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    r"""SimSiam: draw a prediction to a projection, through which no gradient flows.
-
-    :math:`D(p, z) = -\frac{1}{N} \sum_i \mathrm{sim}(p_i, z_i)`; SimSiam's loss is the mean of both directions.
-
-    Source: Chen & He, Exploring Simple Siamese Representation Learning (CVPR 2021), equations 1 and 3.
-
-    Args:
-        p: predictions ``(B, D)``, floating.
-        z: projections of the other view, ``(B, D)``.
-
-    Returns:
-        the loss in ``[-1, 1]``, a scalar.
-    """
-    return -F.cosine_similarity(p, z.detach(), dim=1).mean()
-
-
-def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    r"""MoCo: tell the key of the same image from those of a queue.
-
-    :math:`L = -\frac{1}{N} \sum_i \log \frac{\exp(q_i k_i / \tau)}{\exp(q_i k_i / \tau) + \sum_j \exp(q_i n_j / \tau)}` of
-    vectors of unit length. No gradient flows through keys and queue.
-
-    Source: He et al., Momentum Contrast (CVPR 2020), equation 1.
-
-    Args:
-        q: queries ``(B, D)``, of any length, floating.
-        k: keys of the same images, ``(B, D)``, of any length.
-        queue: keys of other images ``(K, D)``, of any length.
-        temperature: tau, positive.
-
-    Returns:
-        the loss, not negative, a scalar.
-    """
-    q, k, queue = (F.normalize(each, dim=1) for each in (q, k.detach(), queue.detach()))
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
-    return F.cross_entropy(logits, logits.new_zeros(len(q), dtype=torch.long))
-
-
-def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
-    r"""SimCLR: tell the other view of the same image from all other views of a batch.
-
-    :math:`\ell_{i,j} = -\log \frac{\exp(\mathrm{sim}(z_i, z_j) / \tau)}{\sum_{k \neq i} \exp(\mathrm{sim}(z_i, z_k) / \tau)}`, the
-    mean over all 2N views with their partners j.
-
-    Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (ICML 2020), equation 1. SPD's
-    paper writes a sum over one view of the others; SimCLR's own is taken, over both.
-
-    Args:
-        z_1: projections of one view ``(B, D)``, floating.
-        z_2: of the other, ``(B, D)``.
-        temperature: tau, positive.
-
-    Returns:
-        the loss, not negative, a scalar.
-    """
-    z = F.normalize(torch.cat([z_1, z_2]), dim=1)
-    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-    partner = torch.arange(len(z), device=z.device).roll(len(z_1))
-    return F.cross_entropy(logits, partner)

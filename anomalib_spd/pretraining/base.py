@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.losses.local import spd_loss
+from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule
 
 #: share of the healthy spread of projections

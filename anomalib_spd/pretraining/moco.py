@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalib_spd.augmentation import moco_v2_view
-from anomalib_spd.losses.local import info_nce
+from anomalib_spd.losses import info_nce
 from anomalib_spd.pretraining.base import SPDPretraining
 from anomalib_spd.training.heads import mlp
 

@@ -5,7 +5,7 @@ from timm.optim import Lars
 from torch import Tensor
 
 from anomalib_spd.augmentation import simclr_view
-from anomalib_spd.losses.local import nt_xent
+from anomalib_spd.losses import nt_xent
 from anomalib_spd.pretraining.base import SPDPretraining
 from anomalib_spd.training.heads import mlp
 

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from anomalib_spd.augmentation import simsiam_view
-from anomalib_spd.losses.local import negative_cosine
+from anomalib_spd.losses import negative_cosine
 from anomalib_spd.pretraining.base import SPDPretraining
 from anomalib_spd.training.heads import mlp
 

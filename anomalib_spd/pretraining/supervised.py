@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import supervised_view
-from anomalib_spd.losses.local import two_way_loss
+from anomalib_spd.losses import two_way_loss
 from anomalib_spd.pretraining.base import SPDPretraining
 
 Difference = Literal["cosine", "classification"]

@@ -1,1 +1,1 @@
-"""report."""
+"""Tables, intervals, plots and pages of a grid's results."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from anomalib_spd.evaluation import circumstances, plots, tables
+from anomalib_spd.report import plots, tables
+from anomalib_spd.report import run_metadata as circumstances
 from anomalib_spd.report.comparison import Differences, Findings, Pair, compare, load
 from anomalib_spd.report.heatmaps import Sheet, gradient, sheets
 from anomalib_spd.report.published_tables import Comparison, comparisons

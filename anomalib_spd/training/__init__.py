@@ -1,1 +1,1 @@
-"""training."""
+"""What every training of this package shares."""

@@ -1,7 +1,9 @@
-"""VisA's 2-class track: normal and defective images to learn from, as LightningModules of anomalib."""
+"""VisA's 2-class track: normal and defective images to learn from, data and LightningModules."""
 
 from anomalib_spd.twoclass.base import TwoClassModule
 from anomalib_spd.twoclass.classifier import Classifier
+from anomalib_spd.twoclass.data import TwoClass, TwoClassDataModule
 from anomalib_spd.twoclass.segmenter import Segmenter
+from anomalib_spd.twoclass.visa import VisaTwoClass
 
-__all__ = ["Classifier", "Segmenter", "TwoClassModule"]
+__all__ = ["Classifier", "Segmenter", "TwoClass", "TwoClassDataModule", "TwoClassModule", "VisaTwoClass"]

@@ -1,11 +1,13 @@
 """What must hold of images before a model is trained and tested on them by a 2-class protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
 from PIL import Image
+
+from anomalib_spd.files import first_few
 
 CLASSES = {"normal": LabelName.NORMAL, "anomalous": LabelName.ABNORMAL}
 """Names of the classes in messages, and anomalib's labels."""
@@ -21,7 +23,7 @@ def check_files(paths: Iterable[str]) -> None:
         FileNotFoundError: some do not; the message has their number and the first of them.
     """
     if missing := [path for path in paths if not Path(path).is_file()]:
-        raise FileNotFoundError(f"{len(missing)} missing file(s): {few(missing)}; complete the data set")
+        raise FileNotFoundError(f"{len(missing)} missing file(s): {first_few(missing)}; complete the data set")
 
 
 def check_images(dataset: AnomalibDataset, what: str) -> None:
@@ -42,11 +44,11 @@ def check_images(dataset: AnomalibDataset, what: str) -> None:
     # where there is no mask, anomalib writes "", None or, by way of pandas, NaN
     if without := [image for image, mask in pairs if not (isinstance(mask, str) and mask)]:
         raise ValueError(
-            f"the {what} has {len(without)} anomalous images without a mask, but all need one: {few(without)}"
+            f"the {what} has {len(without)} anomalous images without a mask, but all need one: {first_few(without)}"
         )
     check_files([*samples.image_path, *anomalous.mask_path])
     if other := [image for image, mask in pairs if _size(image) != _size(mask)]:
-        raise ValueError(f"the {what} has {len(other)} images whose masks are of another size: {few(other)}")
+        raise ValueError(f"the {what} has {len(other)} images whose masks are of another size: {first_few(other)}")
 
 
 def check_classes(dataset: AnomalibDataset, what: str) -> None:
@@ -70,8 +72,3 @@ def check_classes(dataset: AnomalibDataset, what: str) -> None:
 def _size(path: str) -> tuple[int, int]:
     with Image.open(path) as image:  # reads the header alone
         return image.size
-
-
-def few(paths: Sequence[str]) -> str:
-    """The first three, for messages."""
-    return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "")

@@ -134,7 +134,7 @@ class Classifier(TwoClassModule):
         if not normal or not defective:
             raise ValueError(
                 f"A classifier learns from normal and defective images. Got {normal} normal and {defective} defective "
-                "ones: use a 2-class data module, such as anomalib_spd.data.VisaTwoClass or TwoClass."
+                "ones: use a 2-class data module, such as anomalib_spd.twoclass.VisaTwoClass or TwoClass."
             )
         if not getattr(data, "balanced", False):  # then the sampler has seen to it
             self.defect_weight.fill_(normal / defective)

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, WeightedRandomSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images, few
+from anomalib_spd.files import first_few
+from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images
 from anomalib_spd.twoclass.splits import divided, ranked
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class TwoClassDataModule(AnomalibDataModule):
         # resolved, since two names may be links to one file
         tested = {Path(path).resolve() for path in test.samples.image_path}
         if both := [path for path in train.samples.image_path if Path(path).resolve() in tested]:
-            raise ValueError(f"{len(both)} images are in the training pool and in the test set: {few(both)}")
+            raise ValueError(f"{len(both)} images are in the training pool and in the test set: {first_few(both)}")
         if self.shots is not None:
             train = self._draw(train, self.shots)
         if self.normal_only:

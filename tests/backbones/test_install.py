@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from anomalib_spd.backbones import Backbone, add, available, export, find, manage, remove
+from anomalib_spd.backbones import Backbone, add, available, export, find, install, remove
 from tests.backbones.concurrent_add import add_at_once
 from tests.backbones.conftest import content
 
@@ -93,7 +93,7 @@ def test_precision_is_kept(half: bool, save: Any, make_model: Any) -> None:
     model = make_model().half() if half else make_model()
     backbone = add("mine_spd", save(model.state_dict()), "test_efficientnet", mean=HALF, std=HALF)
     stored = torch.float16 if half else torch.float32
-    weights = manage.read_source(backbone.folder).tensors
+    weights = install.read_source(backbone.folder).tensors
     assert {t.dtype for t in weights.values() if t.is_floating_point()} == {stored}
 
 

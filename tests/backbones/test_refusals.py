@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_spd.backbones import add, available, export, manage, remove
+from anomalib_spd.backbones import add, available, export, install, remove
 from tests.backbones.conftest import content
 
 HALF = (0.5, 0.5, 0.5)
@@ -101,7 +101,7 @@ def test_networks_without_feature_maps(save: Any, shelf: Path, monkeypatch: pyte
     def refuse(*_args: Any) -> None:
         raise RuntimeError("features_only not implemented")
 
-    monkeypatch.setattr(manage, "describe_layers", refuse)
+    monkeypatch.setattr(install, "describe_layers", refuse)
     with pytest.raises(ValueError, match="timm gives no feature maps of test_efficientnet"):
         add("mine_spd", save(), "test_efficientnet")
     assert not shelf.exists()

@@ -14,7 +14,7 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from anomalib_spd.backbones import Backbone, add, available, find, register, shelf, shelf_folder
+from anomalib_spd.backbones import Backbone, add, available, find, register, registry, shelf_folder
 
 NAME = "efficientnet_lite0_in1k"
 
@@ -111,9 +111,9 @@ def test_names_of_the_modules_own_functions(save: Any) -> None:
     for name in ("find", "register", "available", "warnings", "default_cfgs"):
         add(name, save(), "test_efficientnet")
         timm.create_model(name, pretrained=True)
-    assert shelf.find is find
-    assert shelf.register is register
-    assert sorted(shelf.__all__) == ["available", "find", "is_stock", "register", "shelf_folder"]
+    assert registry.find is find
+    assert registry.register is register
+    assert sorted(registry.__all__) == ["available", "find", "is_stock", "register", "shelf_folder"]
 
 
 def test_damaged_weights_are_not_loaded(save: Any) -> None:

@@ -166,7 +166,7 @@ def test_a_detector_may_have_arguments_for_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("said", "draw"), [({}, 4), ({"draw": 1}, 1)])
 def test_a_draw_is_the_seed_where_nothing_is_said(tmp_path: Path, said: dict[str, int], draw: int) -> None:
     stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(tmp_path), "category": "one"}}
-    two_class = {"class_path": "anomalib_spd.data.TwoClass", "init_args": {"datamodule": stock, "shots": 2, **said}}
+    two_class = {"class_path": "anomalib_spd.twoclass.TwoClass", "init_args": {"datamodule": stock, "shots": 2, **said}}
     one = grid(tmp_path, categories={"one": two_class}, seeds=[4])
     one.check()
     assert build_data(one.data_config(Cell("a", "PaDiM", "one", 4))).draw == draw

@@ -147,7 +147,7 @@ def test_a_training_on_a_memory_ends_on_the_shelf(
     assert all(torch.equal(*pair) for pair in zip(found.values(), levels(image), strict=True))
     provenance = find("remembering").provenance
     assert provenance.data == "6 normal training images of Visa one"
-    assert "MemoryLocalization" in provenance.recipe
+    assert "CategoryAdaptation" in provenance.recipe
     with (tmp_path / "remembering" / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3

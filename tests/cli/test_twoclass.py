@@ -46,7 +46,7 @@ def config(root: Path, folder: Path, model: str = "Segmenter", data: Any = None,
             "init_args": {**init_args, **MODELS[model], **changes},
         },
         "data": {
-            "class_path": "anomalib_spd.data.TwoClass",
+            "class_path": "anomalib_spd.twoclass.TwoClass",
             "init_args": {"datamodule": stock, "train_batch_size": 4, "num_workers": 0, **(data or {})},
         },
         "trainer": {"accelerator": "cpu", "default_root_dir": str(folder), "log_every_n_steps": 1},
@@ -194,7 +194,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 def test_shipped_recipes_run(recipe: Path, root: Path, tmp_path: Path) -> None:
     tiny = ["--model.init_args.backbone", "tiny_a", "--model.init_args.steps", "2"]
     size = ["--model.init_args.pre_processor.init_args.image_size", "[64,64]"]
-    stock = ["--data", "anomalib_spd.data.TwoClass", "--data.init_args.datamodule", "anomalib.data.Visa"]
+    stock = ["--data", "anomalib_spd.twoclass.TwoClass", "--data.init_args.datamodule", "anomalib.data.Visa"]
     stock += [
         f"--data.init_args.datamodule.init_args.{key}={value}" for key, value in (("root", root), ("category", "one"))
     ]

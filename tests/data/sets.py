@@ -6,7 +6,7 @@ from typing import Any
 
 from anomalib.data import AnomalibDataset, Folder, Visa
 
-from anomalib_spd.data import TwoClass, TwoClassDataModule, VisaTwoClass
+from anomalib_spd.twoclass import TwoClass, TwoClassDataModule, VisaTwoClass
 
 
 def visa(root: Path, **arguments: Any) -> Visa:

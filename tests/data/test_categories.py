@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_spd.data import KindFolder, SyntheticParts
+from anomalib_spd.data import CategoryFolder, SyntheticParts
 from anomalib_spd.data.categories import KindSampler
 
 LABELS = [0] * 9 + [1] * 4 + [2] * 3 + [3] * 8 + [-1] * 5
@@ -85,7 +85,7 @@ def _write(path: Path, value: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_of_a_folder(tree: Path, workers: int) -> None:
-    data = KindFolder(
+    data = CategoryFolder(
         tree / "kinds",
         batch_size=2,
         photographs=tree / "photographs",
@@ -105,7 +105,7 @@ def test_batches_of_a_folder(tree: Path, workers: int) -> None:
 
 
 def test_without_photographs_batches_are_parts_alone(tree: Path) -> None:
-    data = KindFolder(tree / "kinds", batch_size=4, side=16, num_workers=0)
+    data = CategoryFolder(tree / "kinds", batch_size=4, side=16, num_workers=0)
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 2
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_replaced_by_another_of_its_kind(tmp_path: Path) -> No
         for number in range(40):
             _write(tmp_path / str(kind) / f"{number}.png", 50 + 50 * kind)
     (tmp_path / "1" / "7.png").write_bytes(b"no picture")
-    data = KindFolder(tmp_path, batch_size=4, side=16, num_workers=0)
+    data = CategoryFolder(tmp_path, batch_size=4, side=16, num_workers=0)
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 30
@@ -131,12 +131,12 @@ def test_a_damaged_file_is_replaced_by_another_of_its_kind(tmp_path: Path) -> No
 
 def test_refusals(tree: Path) -> None:
     with pytest.raises(ValueError, match="11 images of 3 kinds, at most 5 of one, but a batch takes 6 of one kind"):
-        KindFolder(tree / "kinds", batch_size=6, num_workers=0).setup("fit")
+        CategoryFolder(tree / "kinds", batch_size=6, num_workers=0).setup("fit")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        KindFolder(tree / "kinds", batch_size=2, photographs=tree / "nowhere", num_workers=0).setup("fit")
+        CategoryFolder(tree / "kinds", batch_size=2, photographs=tree / "nowhere", num_workers=0).setup("fit")
     for settings in ({"batch_size": 0}, {"photographs_a_batch": -1}):
         with pytest.raises(ValueError, match="batch_size must be 1 or more, photographs_a_batch must not be negative"):
-            KindFolder(tree / "kinds", **settings)  # type: ignore[arg-type]
+            CategoryFolder(tree / "kinds", **settings)  # type: ignore[arg-type]
 
 
 def test_synthetic_parts_are_made_when_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,8 +11,7 @@ from anomalib.data import AnomalibDataModule, Visa
 from PIL import Image
 from torchvision.transforms import v2
 
-from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
-from anomalib_spd.finetuning import NormalBatches
+from anomalib_spd.data import ImageFolder, LabelledImages, NormalBatches, NormalImages
 from tests.data.sets import visa
 
 

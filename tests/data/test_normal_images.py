@@ -9,7 +9,8 @@ from anomalib.data import AnomalibDataModule, Avenue
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
-from anomalib_spd.data import NormalImages, TwoClass
+from anomalib_spd.data import NormalImages
+from anomalib_spd.twoclass import TwoClass
 from tests.data.sets import folder, visa
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor
 
-from anomalib_spd.finetuning import NormalBatches
+from anomalib_spd.data import NormalBatches
 from tests.data.sets import visa
 from tests.finetuning.test_patch_classification import small
 from tests.finetuning.tiny import equal

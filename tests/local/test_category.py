@@ -11,9 +11,9 @@ from torch import Tensor
 
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.finetuning import MemoryLocalization
+from anomalib_spd.local import CategoryAdaptation
 from anomalib_spd.losses import local as losses
-from anomalib_spd.losses.local import patch_embedding
+from anomalib_spd.losses import patch_embedding
 from tests.finetuning.spots import SIDE, near, take_for_salient
 
 # the first pixels of two spots of 3 x 3, of each level's map
@@ -35,7 +35,7 @@ def model_of(**settings: Any) -> Any:
     torch.manual_seed(0)
     layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
     settings = {"backbone": "test_efficientnet", "pretrained": False, "clusters": 1, **layers, **settings}
-    return MemoryLocalization(**settings)
+    return CategoryAdaptation(**settings)
 
 
 def step(model: Any, batch: int = 4) -> tuple[Tensor, dict[str, float]]:

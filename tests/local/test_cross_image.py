@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from anomalib_spd.local import CrossImageSPD
 from anomalib_spd.losses import local as losses
-from anomalib_spd.pretraining import PartsSPD
 from tests.pretraining.one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (7, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -15,12 +15,12 @@ MEMORY_DISTANCE = losses.memory_distance
 LABELS = torch.tensor([5, 5, 5, 5, 5, -1, -1])
 
 
-def _model(**settings: Any) -> PartsSPD:
-    model: PartsSPD = model_of(PartsSPD, **{"image_size": 96, **settings})
+def _model(**settings: Any) -> CrossImageSPD:
+    model: CrossImageSPD = model_of(CrossImageSPD, **{"image_size": 96, **settings})
     return model
 
 
-def _step(model: PartsSPD, labels: Tensor = LABELS) -> tuple[Tensor, dict[str, float]]:
+def _step(model: CrossImageSPD, labels: Tensor = LABELS) -> tuple[Tensor, dict[str, float]]:
     return step_of(model, IMAGES, labels)
 
 
@@ -129,7 +129,9 @@ def test_all_that_is_trained_has_a_gradient_and_the_networks_stay_in_eval_mode()
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1, 0, -1, -1], [3, -1, -1, -1, -1, -1, -1]])
 def test_batches_of_several_kinds_or_of_one_part_are_refused(labels: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"two or more parts of one kind\. Got labels .*KindFolder or SyntheticParts"):
+    with pytest.raises(
+        ValueError, match=r"two or more parts of one kind\. Got labels .*CategoryFolder or SyntheticParts"
+    ):
         _step(_model(), torch.tensor(labels))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.layer_scales import scale_layers
-from anomalib_spd.pretraining import DenseSPD
+from anomalib_spd.local import DenseSPD
 from tests.pretraining.one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

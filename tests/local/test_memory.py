@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from anomalib_spd.local import MemorySPD
 from anomalib_spd.losses import local as losses
-from anomalib_spd.pretraining import MemorySPD
 from tests.pretraining.one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor
 
-from anomalib_spd.losses.local import (
+from anomalib_spd.losses import (
     anomaly_map,
     detection_loss,
     distillation,

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from anomalib_spd.pretraining import DenseSPD
+from anomalib_spd.local import DenseSPD
 
 
 class FirstStep(Callback):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.optim import Lars
 from torch import Tensor
 
-from anomalib_spd.losses.local import info_nce, negative_cosine, nt_xent
+from anomalib_spd.losses import info_nce, negative_cosine, nt_xent
 from anomalib_spd.pretraining import MoCoSPD, SimCLRSPD, SimSiamSPD, SPDPretraining
 
 SMALL: dict[type[SPDPretraining], dict[str, Any]] = {

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from anomalib_spd.cli.main import main
-from anomalib_spd.losses.local import spd_loss, two_way_loss
+from anomalib_spd.losses import spd_loss, two_way_loss
 from anomalib_spd.pretraining import SupervisedSPD
 from tests.cli.test_main import RECIPES, _small
 

@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score
 from torchvision.transforms import InterpolationMode, v2
 
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Result, Scores
-from anomalib_spd.evaluation import findings, sheet
+from anomalib_spd.report import comparison as findings
+from anomalib_spd.report import heatmaps as sheet
 from anomalib_spd.report.comparison import Findings, Pair
 from tests.report.synthetic import ANOMALOUS, CROP, NORMAL, RESIZED, SMALL, write_results
 

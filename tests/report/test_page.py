@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from anomalib_spd.benchmark.results import Result
-from anomalib_spd.evaluation import findings, report, report_command
+from anomalib_spd.cli import report as report_command
+from anomalib_spd.report import comparison as findings
+from anomalib_spd.report import page as report
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
 from anomalib_spd.report.page import write_report
 from anomalib_spd.report.tables import METRICS, interval, signed

@@ -1,4 +1,4 @@
-"""`benchmarks/augmentation.py`, on a few small images: every row is there; its figures mean nothing."""
+"""`speed/augmentation.py`, on a few small images: every row is there; its figures mean nothing."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ SMALL = ("--batch", "2", "--size", "32", "--rounds", "1", "--device", "cpu")
 
 
 def test_every_transform_is_timed_with_and_without_the_extension() -> None:
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "augmentation.py"), *SMALL]
+    command = [sys.executable, str(REPOSITORY / "speed" / "augmentation.py"), *SMALL]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rows = {line[:36].strip(): line[36:].split() for line in printed.splitlines() if line[:36].strip()}
     for name in ("SmoothBlend", "CutPaste", "CutSwap", "CutSwap, given maps"):

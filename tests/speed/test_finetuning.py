@@ -12,7 +12,7 @@ from PIL import Image
 # a process that trains several times
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "finetuning.py"
+SCRIPT = Path(__file__).parents[2] / "speed" / "finetuning.py"
 SMALL = (
     "--backbone test_efficientnet --side 64 --batch 3 --images 7 --rounds 2 --steps 1 --batches 2 --warm-up 1 "
     "--workers 1 --device cpu --threads 1"

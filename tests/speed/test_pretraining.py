@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SPEED = Path(__file__).parents[2] / "speed"
 SMALL = (
     "--backbone test_efficientnet --image-size 32 --batch 4 --rounds 2 --steps 1 --warm-up 1 --device cpu --threads 1"
 )
@@ -50,7 +50,7 @@ def _tables(text: str) -> list[dict[str, list[str]]]:
 
 def test_all_methods_are_compared(images: Path) -> None:
     methods = "--methods simsiam moco simclr supervised"
-    text = _printed(BENCHMARKS / "pretraining.py", "--data", images, *SMALL.split(), *methods.split(), "--formats")
+    text = _printed(SPEED / "pretraining.py", "--data", images, *SMALL.split(), *methods.split(), "--formats")
     speeds, ratios, *parts, formats = _tables(text)
     assert [speeds[f"{name} + SPD"][0] for name in ("SimSiam", "MoCo v2", "SimCLR", "supervised")] == [
         "5",
@@ -80,7 +80,7 @@ def test_all_methods_are_compared(images: Path) -> None:
 
 
 def test_bfloat16_and_without_lightly(images: Path) -> None:
-    script = BENCHMARKS / "pretraining.py"
+    script = SPEED / "pretraining.py"
     text = _printed("-c", WITHOUT_LIGHTLY, script, "--data", images, *SMALL.split(), "--precision", "bf16-mixed")
     assert "lightly is not installed and is left out" in text
     speeds, ratios, _ = _tables(text)

@@ -51,7 +51,7 @@ def content(tmp_path: Path) -> Any:
             },
             "categories": {
                 "one": {
-                    "class_path": "anomalib_spd.data.TwoClass",
+                    "class_path": "anomalib_spd.twoclass.TwoClass",
                     "init_args": {"datamodule": wrapped, "train_batch_size": 4, "num_workers": 0},
                 }
             },

@@ -12,7 +12,7 @@ from anomalib.models import Patchcore
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_spd.benchmark.grid import build_data
-from anomalib_spd.data import TwoClass
+from anomalib_spd.twoclass import TwoClass
 from tests.data.sets import folder, names, ready, split, visa
 
 NORMAL = [
@@ -160,7 +160,7 @@ def test_built_from_a_configuration(root: Path) -> None:
     init_args = {"datamodule": wrapped, "train_fraction": 0.6, "shots": 2, "draw": 1, "val_split_mode": "from_train"}
     flip = {"class_path": "torchvision.transforms.v2.RandomHorizontalFlip", "init_args": {"p": 1.0}}
     data = build_data(
-        {"class_path": "anomalib_spd.data.TwoClass", "init_args": {**init_args, "train_augmentations": flip}}
+        {"class_path": "anomalib_spd.twoclass.TwoClass", "init_args": {**init_args, "train_augmentations": flip}}
     )
     data.setup()
     assert isinstance(data, TwoClass)

@@ -9,7 +9,7 @@ from anomalib.data import AnomalibDataset
 from anomalib.data.utils import ValSplitMode
 from PIL import Image
 
-from anomalib_spd.data import TwoClass, TwoClassDataModule
+from anomalib_spd.twoclass import TwoClass, TwoClassDataModule
 from tests.data.sets import folder, ready, visa
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_spd.data.synthetic import Kind, folder, make_parts
+from anomalib_spd.data.synthetic_parts import Kind, folder, make_parts
 
 
 def test_what_is_in_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomalib_spd.data.synthetic import Kind
+from anomalib_spd.data.synthetic_parts import Kind
 from anomalib_spd.data.synthetic_parts.textures import SIDE
 
 

@@ -1,1 +1,0 @@
-"""The judge: grids of stock anomalib runs, their metrics, statistics and report."""
