@@ -163,7 +163,7 @@ class CategoryAdaptation(TrainingModule):
         if len(images) < 2:
             msg = (
                 "One image of a batch is looked at with the memory of another. Got batches of 1: give more images or a larger "
-                "--batch_size, or patch classification (configs/finetune/cutswap.yaml), which takes one."
+                "--batch_size, or patch classification (anomalib_spd/configs/finetune/cutswap.yaml), which takes one."
             )
             raise ValueError(msg)
         remembered, queries = images.tensor_split([len(images) // 2])

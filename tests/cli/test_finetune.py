@@ -18,7 +18,7 @@ from tests.benchmark.grids import LAYERS, tiny_shelf
 from tests.conftest import REPOSITORY
 from tests.finetuning.tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
-RECIPES = sorted((REPOSITORY / "configs" / "finetune").glob("*.yaml"))
+RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "finetune").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")

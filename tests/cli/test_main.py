@@ -13,7 +13,7 @@ from anomalib_spd.cli.main import main
 from anomalib_spd.pretraining import SupervisedSPD
 from tests.conftest import REPOSITORY
 
-RECIPES = sorted((REPOSITORY / "configs" / "pretrain").glob("*.yaml"))
+RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "pretrain").glob("*.yaml"))
 
 
 # what makes the heads of a method small
@@ -24,13 +24,13 @@ HEADS = {
     "moco": {"projection": 8, "queue_size": 16},
     "dense": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
     "memory": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
-    "parts": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
+    "cross_image": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
 }
 
 
 def data_of(method: str, images: Path, batch_size: int = 4, kinds: int = 3) -> dict[str, Any]:
     """The data of a shrunk recipe: these images, or synthetic parts with these for photographs."""
-    if method != "parts":
+    if method != "cross_image":
         return {"root": str(images), "side": 40, "batch_size": batch_size, "num_workers": 0}
     made = images.parent / f"parts_{kinds}_{batch_size}"
     parts = {"root": str(made), "kinds": kinds, "pictures": batch_size, "batch_size": batch_size}
@@ -51,27 +51,28 @@ def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -
 
 
 def _pretrain(images: Path, folder: Path, *more: str) -> None:
-    recipe = str(REPOSITORY / "configs" / "pretrain" / "supervised_spd.yaml")
+    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / "supervised_spd.yaml")
     assert main(["pretrain", "--config", recipe, *_small(images, folder, *more)]) == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_runs(recipe: Path, labelled_images: Path, tmp_path: Path) -> None:
-    method = recipe.stem.partition("_")[0]
+    method = recipe.stem.partition("_spd")[0]
     small = _small(labelled_images, tmp_path, "--trainer.fast_dev_run", "true", method=method)
     assert main(["pretrain", "--config", str(recipe), *small]) == 0
 
 
 def test_every_method_has_its_recipes() -> None:
-    methods = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
+    plain = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
+    assert plain < HEADS.keys()
     assert {recipe.stem for recipe in RECIPES} == {
-        f"{method}_spd{variant}" for method in methods for variant in ("", "_imagenet", "_small")
+        f"{method}_spd{variant}" for method in HEADS for variant in ("", "_imagenet", "_small")
     }
 
 
 @pytest.mark.parametrize("method", HEADS)
 def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
-    recipe = str(REPOSITORY / "configs" / "pretrain" / f"{method}_spd_small.yaml")
+    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml")
     assert main(["pretrain", "--config", recipe, *_small(labelled_images, tmp_path / "run", method=method)]) == 0
     assert (tmp_path / "run" / "views.png").is_file()
     assert main(["backbones", "add", f"tiny_{method}", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0

@@ -16,7 +16,7 @@ from tests.benchmark.grids import draw_images, tiny_shelf
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
-RECIPES = sorted((REPOSITORY / "configs" / "twoclass").glob("*.yaml"))
+RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "twoclass").glob("*.yaml"))
 MODELS = {
     "Segmenter": {"architecture_args": {"decoder_channels": [16, 16, 8, 8, 8]}, "focal_alpha": 0.75},
     "Classifier": {},
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def config(root: Path, folder: Path, model: str = "Segmenter", data: Any = None, **changes: Any) -> dict[str, Any]:
-    """The content of a file in ``configs/twoclass``, for images of 64 px."""
+    """The content of a file in ``anomalib_spd/configs/twoclass``, for images of 64 px."""
     pre_processor = {
         "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
         "init_args": {"image_size": [64, 64]},

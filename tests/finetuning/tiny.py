@@ -9,7 +9,7 @@ import torch
 from anomalib_spd.cli.main import main
 from tests.conftest import REPOSITORY
 
-RECIPE = REPOSITORY / "configs" / "finetune" / "cutswap.yaml"
+RECIPE = REPOSITORY / "anomalib_spd" / "configs" / "finetune" / "cutswap.yaml"
 MEMORY = RECIPE.with_name("memory.yaml")
 STEPS = 9  # of a run; an epoch of 6 images has 3
 EVERY = 2  # steps a checkpoint

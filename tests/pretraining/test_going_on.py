@@ -17,7 +17,7 @@ EVERY = 2  # steps a checkpoint; an epoch has 3
 
 
 def arguments(images: Path, folder: Path, method: str, workers: int, *more: str) -> list[str]:
-    recipe = str(REPOSITORY / "configs" / "pretrain" / f"{method}_spd_small.yaml")
+    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml")
     small = _small(images, folder, "--trainer.max_epochs", "3", method=method)
     return [
         *("pretrain", "--config", recipe, *small, "--data.init_args.num_workers", str(workers)),
@@ -46,7 +46,7 @@ def stopping(step: int) -> tuple[str, ...]:
         ("supervised", (6,), 0),
         ("dense", (2, 5), 0),
         ("memory", (4,), 0),
-        ("parts", (2, 7), 1),
+        ("cross_image", (2, 7), 1),
         ("simsiam", (5,), 2),
     ],
 )
@@ -106,7 +106,7 @@ def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, 
 
 
 def test_another_batch_size_goes_on_with_the_epoch(labelled_images: Path, tmp_path: Path) -> None:
-    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense", "memory", "parts"}
+    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense", "memory", "cross_image"}
     with pytest.raises(RuntimeError, match="power cut"):
         main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(5)))
     more = ("--data.init_args.batch_size", "6", "--trainer.max_epochs", "4")

@@ -15,7 +15,7 @@ from tests.cli.test_main import HEADS, data_of
 from tests.conftest import REPOSITORY
 
 # these draw places to compare, each process of its own
-DENSE = {"dense", "memory", "parts"}
+DENSE = {"dense", "memory", "cross_image"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_step(method: str, images: Path, folder: Path, processes: int) -> tuple[dict[str, torch.Tensor], ...]:
     """Gradients and state of every process after the first step of the shipped recipe on 32 images."""
-    config = yaml.safe_load((REPOSITORY / "configs" / "pretrain" / f"{method}_spd_small.yaml").read_text())
+    config = yaml.safe_load(
+        (REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml").read_text()
+    )
     config["model"]["init_args"].update(backbone="test_efficientnet", pretrained=False, eta=0.5, **HEADS[method])
     if method == "moco":
         config["model"]["init_args"]["queue_size"] = 64  # all keys find a place

@@ -54,7 +54,7 @@ def model_of(**settings: Any) -> SupervisedSPD:
 
 def recipe(images: Path, folder: Path, callbacks: list[Any], **trainer: Any) -> list[str]:
     """The shipped recipe, small, two epochs of three steps, with these callbacks."""
-    config = yaml.safe_load((REPOSITORY / "configs" / "pretrain" / "supervised_spd.yaml").read_text())
+    config = yaml.safe_load((REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / "supervised_spd.yaml").read_text())
     config["trainer"].update(callbacks=callbacks, max_epochs=2, **trainer)
     folder.mkdir(exist_ok=True)
     file = folder / "recipe.yaml"
