@@ -1,0 +1,197 @@
+"""The tables of docs/experiments.md are recomputed from results/*.csv, number by number."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from tests.conftest import REPOSITORY
+
+METRICS = {"image AU-ROC": "image_AUROC", "image AU-PR": "image_AUPR_step"} | {
+    "pixel AU-ROC": "pixel_AUROC",
+    "pixel AU-PR": "pixel_AUPR_step",
+}
+#: printed numbers that results/ must reproduce, by grid: a table that is no longer found fails the test
+CHECKED = {
+    "dense": 104,
+    "cutswap": 144,
+    "self_supervised": 64,
+    "memory": 174,
+    "memory_ablations": 263,
+    "memory_spd": 110,
+    "parts_spd": 108,
+    "cosine": 90,
+    "forms_2cls_highshot": 75,
+    "both_spd": 150,
+    "stages": 104,
+    "stages_hazelnut": 34,
+    "averaged": 158,
+}
+#: rows of "All forms in one table": form -> grid, SPD, its control, and its name in the 2-class grid
+FORMS = {
+    "SimSiam": ("self_supervised", "SimSiam + SPD", "SimSiam", None),
+    "MoCo v2": ("self_supervised", "MoCo + SPD", "MoCo", None),
+    "SimCLR": ("self_supervised", "SimCLR + SPD", "SimCLR", None),
+    "supervised: the published cosine": ("cosine", "SPD", "control", "cosine"),
+    "dense*": ("dense", "SPD", "control", None),
+    "a memory of other views*": ("memory_spd", "SPD", "control", None),
+    "a memory of other parts*": ("parts_spd", "SPD", "control", "parts"),
+    "cosine, then parts*": ("both_spd", "SPD", "control", "both"),
+    "cosine, then parts, all places remembered*": ("stages", "SPD", "control", "all places"),
+    "the same with 0.3 of the base's weights*": ("averaged", "SPD with base", "control with base", None),
+    "the mean of these three*": ("averaged", "mean SPD", "mean control", None),
+}
+#: other tables of these sections are of seeds or runs that no grid holds
+NOT_IN_GRIDS = (
+    "the two before",
+    "statistics",
+    "encoder that has learnt",
+    "base, 0.001",
+    "SmoothBlend + CutPaste, 0.001",
+)
+#: the log's names of backbones -> the grid's
+ALIASES = {
+    "self_supervised": {"MoCo v2": "MoCo"},
+    "forms_2cls_highshot": {"both, section 15": "both", "all places, section 16": "all places"},
+}
+#: what a grid's tables leave unsaid
+DEFAULT_METRIC = {"forms_2cls_highshot": "pixel_AUPR_step", "stages_hazelnut": "pixel_AUPR_step"}
+NUMBER = r"\d\.\d{3}"
+MEAN = re.compile(rf"({NUMBER})(?: ± ({NUMBER}))?(?: \(({NUMBER})(?: ± ({NUMBER}))?\))?")
+INTERVAL = re.compile(rf"(\*\*)?([+-]{NUMBER}) \[([+-]{NUMBER}), ([+-]{NUMBER})\](?:\*\*)?")
+
+
+class Grid(NamedTuple):
+    name: str
+    means: pd.DataFrame
+    intervals: pd.DataFrame
+
+
+def read(name: str) -> Grid:
+    means, intervals = (
+        pd.read_csv(REPOSITORY / "results" / f"{name}.{table}.csv", dtype=str, keep_default_na=False)
+        for table in ("means", "intervals")
+    )
+    return Grid(name, means, intervals)
+
+
+def fields(line: str) -> list[str]:
+    return [field.strip() for field in line.strip().strip("|").split("|")]
+
+
+def tables(grid: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Head and rows of every table between the link to a grid's CSV and the end of its section."""
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    start = text.index(f"(../results/{grid}.means.csv)")
+    section = text[start : text.find("\n## ", start)]
+    for block in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        head, _, *rows = (fields(line) for line in block.splitlines())
+        if not any(phrase in " | ".join(head) for phrase in NOT_IN_GRIDS):
+            yield head, rows
+
+
+def one(table: pd.DataFrame, **where: str) -> pd.Series:
+    for column, value in where.items():
+        table = table[table[column] == value]
+    assert len(table) == 1, f"{len(table)} rows have {where}"
+    return table.iloc[0]
+
+
+def check(grid: Grid, labels: list[str], text: str) -> int:
+    """Compare one field with the grid's CSV; returns how many numbers it has."""
+    backbones, categories, detectors = (set(grid.means[name]) for name in ("backbone", "category", "detector"))
+    aliases = ALIASES.get(grid.name, {})
+    parts = [aliases.get(label, label) for label in labels]
+    parts += [part for label in parts if label not in backbones for part in label.split(", ")]
+    detector = next((d for d in detectors for part in parts if d.endswith(f" {part}")), None) or min(detectors)
+    category = next((part for part in parts if part in categories), "mean" if "mean" in categories else min(categories))
+    named = next(
+        (METRICS[part.removesuffix(" (step)")] for part in parts if part.removesuffix(" (step)") in METRICS), None
+    )
+    backbone = next((part for part in parts if part in backbones), None)
+    if found := INTERVAL.fullmatch(text):
+        a, b = pair(parts, backbone)
+        where = {"detector": detector, "category": category, "metric": named or DEFAULT_METRIC[grid.name]}
+        row = one(grid.intervals, a=a, b=b, **where)
+        assert [row.difference, row.low, row.high] == list(found.groups()[1:])
+        assert row.excludes_zero == str(bool(found[1]))
+        return 3
+    found = MEAN.fullmatch(text)
+    assert found, f"{text!r} is neither a mean nor an interval"
+    assert backbone, f"no backbone in {labels}"
+    metrics = (named or DEFAULT_METRIC.get(grid.name, "image_AUROC"), "pixel_AUPR_step")
+    for metric, mean, sd in zip(metrics, found.groups()[::2], found.groups()[1::2], strict=True):
+        if mean:
+            row = one(grid.means, backbone=backbone, detector=detector, category=category, metric=metric)
+            assert row["mean"] == mean
+            assert sd in (None, row.sd)
+    return sum(group is not None for group in found.groups())
+
+
+def pair(parts: list[str], backbone: str | None) -> tuple[str, str]:
+    """A and B of a difference; the log may leave out one that the row names."""
+    differences = [part for part in parts if "minus" in part] or ["CutSwap minus this"]
+    a, b = min(differences, key=len).split("minus ")
+    a, b = a.strip() or backbone or "SPD", b.strip()
+    if "both at one energy" in parts:
+        a, b = f"{a} at one energy", f"{b} at one energy"
+    if b == "its control":
+        assert backbone is not None
+        a, b = backbone, f"control of {backbone}"
+    return a, (backbone or b) if b == "this" else b
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_the_tables_of_the_log_can_be_recomputed(name: str) -> None:
+    grid = read(name)
+    checked = 0
+    for head, rows in tables(name):
+        # "+ SPD" continues the column to its left
+        for at, title in enumerate(head):
+            if title == "+ SPD":
+                head[at] = ALIASES[name].get(head[at - 1], head[at - 1]) + " + SPD"
+        columns = [at for at, title in enumerate(head) if at > 0 and title]
+        group = ""
+        for row in rows:
+            group = row[0] or group
+            labels = [group, *(field for at, field in enumerate(row) if at not in (0, *columns))]
+            if "seeds 1 and 2 alone" in row[0]:
+                continue
+            if row[0] in ("mean of both", "mean of the three"):
+                labels.append("pixel AU-PR" if row[0] == "mean of both" else "image AU-ROC")
+            for at in columns:
+                if row[at]:
+                    try:
+                        checked += check(grid, [*labels, head[at]], row[at])
+                    except AssertionError as error:
+                        raise AssertionError(f"{name}, row {' / '.join(labels)}, column {head[at]}: {error}") from error
+    assert checked == CHECKED[name]
+
+
+def test_the_table_of_all_forms_can_be_recomputed() -> None:
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    rows = {row[0]: row for row in map(fields, text[: text.index("\n## 1. ")].splitlines()) if row[0] in FORMS}
+    assert set(rows) == set(FORMS)
+    for form, (name, spd, control, of_2cls) in FORMS.items():
+        grid, row = read(name), rows[form]
+        for metric, text in (("image AU-ROC", row[2]), ("pixel AU-PR", row[3])):
+            check(grid, [f"{spd} minus {control}", "0.01", metric], text)
+        for metric, text in (("image AU-ROC", row[4]), ("pixel AU-PR", row[5])):
+            if "[" in text:
+                check(grid, [f"{spd} minus base", "0.01", metric], text)
+            elif text:  # the grid has no interval of this pair
+                where = {"detector": "PatchCore 0.01", "category": "mean", "metric": METRICS[metric]}
+                a, b = (float(one(grid.means, backbone=backbone, **where)["mean"]) for backbone in (spd, "base"))
+                assert float(text) == pytest.approx(a - b, abs=0.0011)
+        if of_2cls:
+            check(read("forms_2cls_highshot"), [of_2cls, "SPD minus its control", "pixel AU-PR"], row[6])
+
+
+def test_neither_pages_nor_pictures_nor_paths_with_spaces_are_tracked() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    assert not [path for path in tracked.split("\0") if path.endswith((".svg", ".html")) or " " in path]
