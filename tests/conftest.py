@@ -2,13 +2,24 @@
 
 import enum
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
+from torch import nn
+
+from anomalib_spd.backbones import register
+from tests.benchmark.grids import draw_images, put_on_shelf
 
 REPOSITORY = Path(__file__).parents[1]
+
+MakeModel = Callable[..., nn.Module]
+SaveModel = Callable[..., Path]
 
 
 class _Choice(enum.StrEnum):
@@ -50,3 +61,55 @@ def labelled_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (40 + index, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"n0000{index % 3}_{index}.jpg")
     return folder
+
+
+@pytest.fixture
+def make_model() -> MakeModel:
+    """A timm model with random weights, batch statistics included: no two layers are alike."""
+
+    def make(architecture: str = "test_efficientnet", seed: int = 0, **kwargs: Any) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = timm.create_model(architecture, **kwargs)
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(0, 0.1)
+                    module.running_var.uniform_(0.5, 1.5)
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+                    nn.init.normal_(module.bias, 0, 0.1)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def save(tmp_path: Path, make_model: MakeModel) -> SaveModel:
+    """A checkpoint file: the plain state dict of a random model, or any other content."""
+
+    def save(content: Any = None, name: str = "weights.pth", **kwargs: Any) -> Path:
+        path = tmp_path / name
+        torch.save(make_model(**kwargs).state_dict() if content is None else content, path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six normal training images of each of two categories, in VisA's layout."""
+    folder = tmp_path_factory.mktemp("finetuning")
+    for seed, category in enumerate(["one", "two"]):
+        draw_images(folder, category, seed=seed)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A shelf with the networks ``tiny_a`` and ``tiny_b``, random as they are, and room for caches."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder))
+    for seed, name in enumerate(["tiny_a", "tiny_b"]):
+        put_on_shelf(name, seed, tmp_path)
+    yield folder
+    monkeypatch.undo()
+    register()

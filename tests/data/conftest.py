@@ -1,4 +1,4 @@
-"""Small images that the tests of the 2-class protocols share."""
+"""Small images that the tests of data share."""
 
 import shutil
 from pathlib import Path

@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from anomalib_spd.data import ImageFolder, LabelledImages, NormalBatches, NormalImages
+from tests.benchmark.grids import draw_images
 from tests.data.sets import visa
 
 
@@ -30,6 +31,15 @@ def ready(modules: Any, batch_size: int = 4, side: int = 24, world_size: int = 1
 
 def two(root: Path) -> list[AnomalibDataModule]:
     return [Visa(root, category, num_workers=0) for category in ("one", "two")]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six normal training images of each of two categories, in VisA's layout."""
+    folder = tmp_path_factory.mktemp("normal_batches")
+    for seed, category in enumerate(["one", "two"]):
+        draw_images(folder, category, seed=seed)
+    return folder
 
 
 @pytest.fixture
