@@ -1,25 +1,118 @@
-"""Where what can be computed again is kept."""
+"""Files: atomic writes, digests, and the folders that belong to the user."""
 
+import hashlib
 import os
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
 HOME_VARIABLE = "ANOMALIB_SPD_HOME"
 
 
-def cache_folder(kind: str) -> Path:
-    """Return the folder of a cache: ``.KIND`` in ``$ANOMALIB_SPD_HOME``, or ``KIND`` in the platform's folder for caches.
+@contextmanager
+def atomic_write(path: Path, *, sync: bool = True, remove_stale: bool = False) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` that replaces it in one step when the block ends without an error.
+
+    Until then, and after an error, ``path`` is as it was. Parent folders are made.
 
     Args:
-        kind: of what is kept, such as ``"index"``.
+        path: the file to write.
+        sync: write the content to the disk before the file takes its name, so that it survives a crash of the machine.
+        remove_stale: remove unfinished files that killed processes left for this path; only where no two processes write
+            it at once.
+
+    Yields:
+        The file, opened for writing bytes. Its name starts with a dot.
+
+    Raises:
+        OSError: where the file cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if remove_stale:
+        for stale in path.parent.glob(f".{path.name}.*"):
+            stale.unlink()
+    temporary = hidden_path(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside ``path`` that takes its name in one step when the block ends without an error.
+
+    After an error nothing is left. Parent folders are made.
+
+    Args:
+        path: the folder to make; may exist if it is empty.
+
+    Yields:
+        The folder to fill. Its name starts with a dot.
+
+    Raises:
+        OSError: where the folder cannot be written, or where another process has made ``path`` meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = hidden_path(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def hidden_path(path: Path) -> Path:
+    """Return an unused path beside ``path`` whose name starts with a dot; no two processes get the same."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*parts: str | bytes | memoryview) -> str:
+    """Return the SHA-256 of the parts joined together, 64 hexadecimal digits; text is encoded as UTF-8."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        # names of files may hold bytes that are no text
+        sha256.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
+    return sha256.hexdigest()
+
+
+def data_folder() -> Path:
+    """Return the folder of the user's own backbones: ``$ANOMALIB_SPD_HOME``, or ``anomalib_spd`` in the platform's folder for user data."""
     home = os.environ.get(HOME_VARIABLE)
-    # with a dot, since the shelf lies there too, and takes other folders for backbones
-    return Path(home).expanduser() / f".{kind}" if home else platformdirs.user_cache_path("anomalib_spd", False) / kind
+    return Path(home).expanduser() if home else platformdirs.user_data_path("anomalib_spd", appauthor=False)
 
 
-def first_few(paths: Sequence[str]) -> str:
-    """Return the first three of some paths, for messages."""
-    return ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else "")
+def cache_folder(name: str) -> Path:
+    """Return the folder of a cache: ``.NAME`` in ``$ANOMALIB_SPD_HOME``, or ``NAME`` in the platform's folder for caches.
+
+    Args:
+        name: of the cache, such as ``"index"``.
+    """
+    if os.environ.get(HOME_VARIABLE):
+        # the dot keeps the registry, which reads the same folder, from taking it for a backbone
+        return data_folder() / f".{name}"
+    return platformdirs.user_cache_path("anomalib_spd", appauthor=False) / name
+
+
+def first_few(names: Iterable[str]) -> str:
+    """Join the first three names for a message."""
+    first = list(islice(names, 4))
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")

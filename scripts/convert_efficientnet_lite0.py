@@ -20,7 +20,8 @@ from torch import nn
 
 from anomalib_spd.backbones.export import write_folder
 from anomalib_spd.backbones.normalization import fold_input_statistics
-from anomalib_spd.backbones.record import CATALOG_FOLDER, Provenance, sha256_of
+from anomalib_spd.backbones.record import CATALOG_FOLDER, Provenance
+from anomalib_spd.files import sha256_of
 
 NAME = "efficientnet_lite0_in1k"
 ARCHITECTURE = "tf_efficientnet_lite0"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
-from anomalib_spd.backbones.record import CATALOG_FOLDER, sha256_of
+from anomalib_spd.backbones.record import CATALOG_FOLDER
 from anomalib_spd.backbones.sources import read_source
+from anomalib_spd.files import sha256_of
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ Nothing is unpickled but tensors and plain containers. What distinguishes the or
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from anomalib_spd.files import first_few
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if isinstance(content, Mapping):
         tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
-        found = f"the keys {_first(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
+        found = f"the keys {first_few(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
         msg = (
             f"{path} holds no tensors: found {found}, expected a state dict, or one under "
             f"{', '.join(repr(key) for key in WRAPPERS)}. Save the network's `state_dict()` and give that file."
@@ -160,7 +162,7 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
     if infinite := [name for name, tensor in given.items() if not torch.isfinite(tensor).all()]:
         msg = (
             f"The checkpoint holds NaN or infinite values in {len(infinite)} of {len(given)} tensors "
-            f"({_first(infinite)}): its training diverged. Give an earlier checkpoint."
+            f"({first_few(infinite)}): its training diverged. Give an earlier checkpoint."
         )
         raise ValueError(msg)
     # own, contiguous memory: what was saved may be views of one another, or in another memory format
@@ -188,18 +190,13 @@ def _problems(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
     """Say what keeps the given tensors from being the expected ones."""
     problems = []
     if missing := [name for name in expected if name not in given]:
-        problems.append(f"{len(missing)} missing ({_first(missing)})")
+        problems.append(f"{len(missing)} missing ({first_few(missing)})")
     if unexpected := [name for name in given if name not in expected]:
-        problems.append(f"{len(unexpected)} unexpected ({_first(unexpected)})")
+        problems.append(f"{len(unexpected)} unexpected ({first_few(unexpected)})")
     common = [(name, given[name], expected[name]) for name in expected if name in given]
     if shapes := [f"{name} is {tuple(g.shape)}, not {tuple(e.shape)}" for name, g, e in common if g.shape != e.shape]:
-        problems.append(f"{len(shapes)} of another shape ({_first(shapes)})")
+        problems.append(f"{len(shapes)} of another shape ({first_few(shapes)})")
     kinds = [(name, g, e) for name, g, e in common if g.is_floating_point() != e.is_floating_point()]
     if types := [f"{name} is {g.dtype}, not {e.dtype}" for name, g, e in kinds]:
-        problems.append(f"{len(types)} of another type ({_first(types)})")
+        problems.append(f"{len(types)} of another type ({first_few(types)})")
     return problems
-
-
-def _first(names: Iterable[str], count: int = 3) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

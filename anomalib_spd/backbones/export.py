@@ -20,8 +20,8 @@ from anomalib_spd.backbones.record import (
     Provenance,
     describe_layers,
     provenance_record,
-    sha256_of,
 )
+from anomalib_spd.files import sha256_of
 
 CARD = """---
 license: {license}

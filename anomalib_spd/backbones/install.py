@@ -17,15 +17,14 @@ from anomalib_spd.backbones.placing import (
     NAME_PATTERN,
     check_name,
     check_routing,
-    hidden_beside,
     new_on_shelf,
     shelf_error,
     transformer_words,
-    whole_folder,
 )
-from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers, sha256_of
-from anomalib_spd.backbones.registry import find, register, shelf_folder
+from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers
+from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
+from anomalib_spd.files import atomic_folder, hidden_path, sha256_of
 
 
 def add(
@@ -129,13 +128,13 @@ def remove(name: str) -> None:
         ValueError: where there is none of that name on the user's shelf.
         OSError: where the shelf cannot be written.
     """
-    folder = shelf_folder() / name
+    folder = registry_folder() / name
     # a broken folder can be removed too, so it is not looked up but where there is none
     if not NAME_PATTERN.fullmatch(name) or not os.path.lexists(folder):
         found = find(name).folder
         msg = f"Backbone {name!r} belongs to the package ({found}) and stays. Only your own can be removed."
         raise ValueError(msg)
-    removed = hidden_beside(folder)
+    removed = hidden_path(folder)
     try:
         folder.rename(removed)  # off the shelf at once: nobody sees half a folder
     except OSError as error:
@@ -166,7 +165,7 @@ def export(name: str, folder: str | Path) -> Path:
     target = Path(folder).absolute()
     _refuse_filled(target)
     try:
-        with whole_folder(target) as temporary:
+        with atomic_folder(target) as temporary:
             for file in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
                 if (backbone.folder / file).is_file():
                     # contents alone: the modes are those of the target's owner, not those of the shelf

@@ -2,8 +2,6 @@
 
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +11,8 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER
-from anomalib_spd.backbones.registry import is_stock, shelf_folder
-from anomalib_spd.files import HOME_VARIABLE
+from anomalib_spd.backbones.registry import is_stock, registry_folder
+from anomalib_spd.files import HOME_VARIABLE, atomic_folder
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
 
@@ -53,7 +51,7 @@ def refuse_taken(name: str) -> None:
     Raises:
         ValueError: where it has.
     """
-    for folder, what in ((shelf_folder() / name, "on your shelf"), (CATALOG_FOLDER / name, "in the catalogue")):
+    for folder, what in ((registry_folder() / name, "on your shelf"), (CATALOG_FOLDER / name, "in the catalogue")):
         if os.path.lexists(folder):
             advice = f"remove it first (anomalib-spd backbones remove {name}), or " if what == "on your shelf" else ""
             msg = f"The name {name!r} is taken {what}: {folder} exists; {advice}take another name."
@@ -88,7 +86,7 @@ def new_on_shelf(name: str) -> Iterator[Path]:
         OSError: where the shelf cannot be written.
     """
     try:
-        with whole_folder(shelf_folder() / name) as folder:
+        with atomic_folder(registry_folder() / name) as folder:
             yield folder
     except (OSError, SafetensorError) as error:
         refuse_taken(name)  # another process was faster
@@ -99,29 +97,7 @@ def shelf_error(error: Exception) -> OSError:
     """Return the error to be raised where the shelf cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else None
     msg = (
-        f"Cannot write to the shelf {shelf_folder()}: {reason or error}. Set {HOME_VARIABLE} to a folder that you may "
+        f"Cannot write to the shelf {registry_folder()}: {reason or error}. Set {HOME_VARIABLE} to a folder that you may "
         "write to."
     )
     return PermissionError(msg) if isinstance(error, PermissionError) else OSError(msg)
-
-
-def hidden_beside(folder: Path) -> Path:
-    """Return a new name beside a folder, which the shelf passes over for its leading dot."""
-    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-
-
-@contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """Give a folder to be filled, which becomes ``final`` in one step, or disappears where anything fails.
-
-    Raises:
-        OSError: also where ``final`` has come into being meanwhile, and is not an empty folder.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = hidden_beside(final)
-    temporary.mkdir()
-    try:
-        yield temporary
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -5,7 +5,6 @@ folder also works without this package (``local-dir:FOLDER``); what timm has no 
 ``anomalib_spd``. The folders beside this file ship in the wheel; to add a backbone to the catalogue, add its folder.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from typing import Any
 
 import timm
 from timm.models import PretrainedCfg
+
+from anomalib_spd.files import sha256_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -146,12 +147,6 @@ def layers_at(
     layers = model.feature_info.get_dicts()
     by_stride = {layer["reduction"]: layer for layer in layers}
     return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance_record(provenance: Provenance) -> dict[str, str]:

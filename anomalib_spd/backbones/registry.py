@@ -4,30 +4,27 @@ Nothing in anomalib is touched: its detectors ask ``timm.create_model(name)``, a
 hands over to timm's own entry point of the architecture with our weights. What comes back is a stock timm model.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entrypoint, register_model
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
-from anomalib_spd.files import HOME_VARIABLE
+from anomalib_spd.files import data_folder
 
-__all__ = ["available", "find", "is_stock", "register", "shelf_folder"]
+__all__ = ["available", "find", "is_stock", "register", "registry_folder"]
 
 
 # timm's register_model looks here, in the module of the entry points, for their weights
 default_cfgs: dict[str, DefaultCfg] = {}
 
 
-def shelf_folder() -> Path:
-    """Return the user's shelf: ``$ANOMALIB_SPD_HOME``, or ``anomalib_spd`` in the platform's folder for user data."""
-    home = os.environ.get(HOME_VARIABLE)
-    return Path(home).expanduser() if home else platformdirs.user_data_path("anomalib_spd", appauthor=False)
+def registry_folder() -> Path:
+    """Return the folder of the user's own backbones; see :func:`anomalib_spd.files.data_folder`."""
+    return data_folder()
 
 
 def available() -> dict[str, Backbone]:
@@ -38,9 +35,9 @@ def available() -> dict[str, Backbone]:
     """
     found = {folder.name: Backbone.read(folder) for folder in _folders(CATALOG_FOLDER)}
     try:
-        own = _folders(shelf_folder())
+        own = _folders(registry_folder())
     except OSError as error:
-        warnings.warn(f"The shelf {shelf_folder()} cannot be read: {error}", stacklevel=2)
+        warnings.warn(f"The shelf {registry_folder()} cannot be read: {error}", stacklevel=2)
         own = []
     for folder in own:
         if folder.name in found:
@@ -100,7 +97,7 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
         if tag not in backbones or not backbones[tag].folder.is_dir():
             msg = (
-                f"There is no backbone '{model_name}{tag and '.'}{tag}' on the shelf {shelf_folder()}: it was removed, "
+                f"There is no backbone '{model_name}{tag and '.'}{tag}' on the shelf {registry_folder()}: it was removed, "
                 f"or never added. There are: {', '.join(available())}."
             )
             raise ValueError(msg)

@@ -1,6 +1,5 @@
 """One cell of a grid: a stock anomalib run, from its configuration to its record."""
 
-import hashlib
 import math
 import os
 import platform
@@ -26,6 +25,7 @@ from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Config, build_data, build_model
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
+from anomalib_spd.files import digest
 from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 IMAGE_METRICS = (AUROC, AUPR_step, AUPR_trapezoid, F1Max)
@@ -189,10 +189,9 @@ def weights(backbone: str) -> tuple[str | None, str | None]:
         return shelf[backbone].provenance.sha256, shelf[backbone].architecture
     with suppress(Exception):
         model: Any = timm.create_model(backbone, pretrained=True)
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest(), model.pretrained_cfg.get("architecture")
+        tensors = sorted(model.state_dict().items())
+        parts = (part for name, tensor in tensors for part in (name, tensor.contiguous().numpy().tobytes()))
+        return digest(*parts), model.pretrained_cfg.get("architecture")
     return None, None
 
 
@@ -227,7 +226,7 @@ def files_sha256(data: AnomalibDataModule) -> str:
     lines = [
         f"{split} {label} {path.stat().st_size} {path.relative_to(root).as_posix()}" for split, path, label in rows
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return digest("\n".join(sorted(lines)))
 
 
 def _saved(shared: SharedFeatures | None) -> float:

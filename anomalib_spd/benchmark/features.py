@@ -1,12 +1,13 @@
 """Features that several cells of a grid share are computed once."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 
 import torch
 from anomalib.models.components import AnomalibModule, MemoryBankMixin, TimmFeatureExtractor
 from torch import Tensor, nn
+
+from anomalib_spd.files import digest
 
 
 class SharedFeatures:
@@ -23,7 +24,7 @@ class SharedFeatures:
     def __init__(self, backbone: str, layers: Sequence[str]) -> None:
         self.extractor = TimmFeatureExtractor(backbone, layers).eval()
         self._seconds_saved = 0.0
-        self._features: dict[bytes, tuple[dict[str | int, Tensor], float]] = {}
+        self._features: dict[str, tuple[dict[str | int, Tensor], float]] = {}
 
     def serve(self, model: AnomalibModule) -> bool:
         """Let a detector take its features from here, if it is of those that leave the backbone as it is.
@@ -60,7 +61,7 @@ class SharedFeatures:
         return {layer: torch.stack([one[layer] for one in each]).to(images.device) for layer in each[0]}
 
     def _of(self, image: Tensor) -> dict[str | int, Tensor]:
-        key = hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
+        key = digest(image.detach().cpu().contiguous().numpy().data)
         if key in self._features:
             features, seconds = self._features[key]
             self._seconds_saved += seconds

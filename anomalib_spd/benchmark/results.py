@@ -1,15 +1,15 @@
 """What a cell of a benchmark grid leaves behind: one folder with ``cell.json`` and ``scores.npz``."""
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from anomalib_spd.files import atomic_write
 
 RECORD = "cell.json"
 SCORES = "scores.npz"
@@ -110,30 +110,11 @@ def write(folder: Path, cell: Cell, record: dict[str, Any], scores: Scores | Non
         record: what ``cell.json`` holds, besides the cell itself.
         scores: absent for a cell that failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if scores is not None:
-        with replacing(folder / SCORES) as temporary:
-            np.savez_compressed(
-                temporary, allow_pickle=False, **{f.name: getattr(scores, f.name) for f in fields(scores)}
-            )
-    with replacing(folder / RECORD) as temporary:
-        temporary.write(json.dumps({"cell": asdict(cell), **record}, indent=2).encode() + b"\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only when it is whole and on the disk."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        left.unlink()  # by a process that was killed: a cell is one process's at a time
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with atomic_write(folder / SCORES, remove_stale=True) as file:
+            np.savez_compressed(file, allow_pickle=False, **{f.name: getattr(scores, f.name) for f in fields(scores)})
+    with atomic_write(folder / RECORD, remove_stale=True) as file:
+        file.write(json.dumps({"cell": asdict(cell), **record}, indent=2).encode() + b"\n")
 
 
 def read(results: Path) -> Iterator[Result]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib_spd.backbones.averaging import average
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone, layers_at
-from anomalib_spd.backbones.registry import available, find, shelf_folder
+from anomalib_spd.backbones.registry import available, find, registry_folder
 from anomalib_spd.files import HOME_VARIABLE
 
 PROGRAM = "anomalib-spd backbones"
@@ -82,7 +82,7 @@ def run(args: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         PROGRAM,
-        description=DESCRIPTION.format(shelf=shelf_folder()),
+        description=DESCRIPTION.format(shelf=registry_folder()),
         epilog=f"example: {PROGRAM} list",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,10 +14,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from anomalib_spd import backbones
 from anomalib_spd.backbones.placing import check_name
-from anomalib_spd.backbones.record import sha256_of
 from anomalib_spd.benchmark.grid import build_data, reason
 from anomalib_spd.cli.training import TrainingCLI, leave_processes
 from anomalib_spd.data.normal_batches import NormalBatches
+from anomalib_spd.files import sha256_of
 from anomalib_spd.training.module import TrainingModule
 
 CATEGORY = "{category}"

@@ -16,8 +16,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from anomalib_spd.benchmark import cell as judge
 from anomalib_spd.benchmark.grid import reason
 from anomalib_spd.benchmark.recorder import ScoreRecorder
-from anomalib_spd.benchmark.results import RECORD, Cell, replacing, write
+from anomalib_spd.benchmark.results import RECORD, Cell, write
 from anomalib_spd.cli.training import TrainingCLI
+from anomalib_spd.files import atomic_write
 from anomalib_spd.report.tables import METRICS
 from anomalib_spd.twoclass.base import TwoClassModule
 
@@ -113,6 +114,5 @@ def _claim(folder: Path, plan: judge.Plan) -> None:
                 "remove that folder to start anew"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write(json.dumps(origin, indent=2).encode() + b"\n")
+    with atomic_write(path) as file:
+        file.write(json.dumps(origin, indent=2).encode() + b"\n")

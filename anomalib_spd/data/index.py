@@ -1,10 +1,8 @@
 """The names of very many images: listed once, kept in a few arrays, cached on disk."""
 
-import hashlib
 import logging
 import os
 import re
-import tempfile
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_spd.files import cache_folder
+from anomalib_spd.files import atomic_write, cache_folder, digest
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +120,7 @@ class ImageIndex:
             raise ValueError(f"relative_to is for the paths of a text file, but {root} is a folder; leave it out")
         base = root if root.is_dir() else Path(relative_to or root.parent)
         key = f"{_FORMAT}\0{root.resolve()}\0{base.resolve()}"
-        file = Path(cache or cache_folder("index")) / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
+        file = Path(cache or cache_folder("index")) / f"{digest(key)[:32]}.npz"
         arrays = _cached(file, root)
         if arrays is None:
             listing = _Listing()
@@ -296,11 +294,7 @@ def _cache(file: Path, arrays: dict[str, Any], root: Path) -> None:
         logger.info("The list of %s is not cached: it has changed this moment, and may go on to.", root)
         return
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # beside the file, then renamed: no process sees a half of it
-        with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as folder:
-            made = Path(folder) / file.name
-            np.savez(made, **arrays)
-            made.replace(file)
+        with atomic_write(file) as content:
+            np.savez(content, **arrays)
     except OSError as error:
         logger.warning("The list of %s cannot be cached (%s); it is made anew at each start.", root, error)

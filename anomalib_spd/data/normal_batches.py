@@ -1,12 +1,12 @@
 """Batches of a category's normal images, however few."""
 
-import hashlib
 import logging
 import os
 from typing import Any
 
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.normal_images import NormalImages
+from anomalib_spd.files import digest
 
 logger = logging.getLogger(__name__)
 
@@ -58,4 +58,4 @@ class NormalBatches(NormalImages):
         paths = [path.absolute() for path in self.images.files]
         folder = os.path.commonpath([path.parent for path in paths])
         files = sorted(f"{path.stat().st_size} {path.relative_to(folder).as_posix()}" for path in paths)
-        return hashlib.sha256("\n".join([self.title, *files]).encode(errors="surrogateescape")).hexdigest()
+        return digest("\n".join([self.title, *files]))

@@ -1,8 +1,6 @@
 """Maps of a classifier on disk: a picture is looked at once, whatever process asks, in whatever epoch."""
 
-import hashlib
 import itertools
-import uuid
 import warnings
 import zlib
 from pathlib import Path
@@ -13,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from anomalib_spd.files import atomic_write, digest
 from anomalib_spd.saliency.layer_cam import LayerCAM, TopK
 
 # part of every key: to be counted up when LayerCAM computes other maps from the same
@@ -86,10 +85,7 @@ class SaliencyCache:
         return maps.to(images.device).float()
 
     def _key(self, image: Tensor) -> str:
-        digest = hashlib.sha256(self._origin)
-        digest.update(f"{image.dtype} {tuple(image.shape)}".encode())
-        digest.update(_bytes(image))
-        return digest.hexdigest()
+        return digest(self._origin, f"{image.dtype} {tuple(image.shape)}", _bytes(image))
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -114,16 +110,10 @@ class SaliencyCache:
         return False
 
     def _write(self, key: str, maps: Tensor) -> None:
-        path = self._path(key)
-        # a name of its own, also among machines that share the folder
-        temporary = path.with_name(f".{key}.{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_bytes(save({"maps": maps, "check_sum": _check_sum(maps)}))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            # no sync, which takes long for one file an image: the check sum finds what a crash of the machine has left
+            with atomic_write(self._path(key), sync=False) as file:
+                file.write(save({"maps": maps, "check_sum": _check_sum(maps)}))
         except OSError as error:
             if not self._has_warned:
                 warnings.warn(f"Saliency maps cannot be kept in {self.folder}: {error}", stacklevel=3)
@@ -133,11 +123,10 @@ class SaliencyCache:
 def _fingerprint(model: nn.Module) -> str:
     """Return the sha256 of a model's structure, parameters and buffers."""
     # the structure, as layers without parameters (pooling, activations, strides) are told by it alone
-    digest = hashlib.sha256(repr(model).encode())
+    parts: list[str | memoryview] = [repr(model)]
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor.detach().cpu()))
-    return digest.hexdigest()
+        parts += [f"{name} {tensor.dtype} {tuple(tensor.shape)}", _bytes(tensor.detach().cpu())]
+    return digest(*parts)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from anomalib_spd.benchmark.results import replacing
+from anomalib_spd.files import atomic_write
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -35,7 +35,5 @@ class WholeCheckpointIO(TorchCheckpointIO):
         # torch's writer says of a full disk no more than an unexpected position in a file
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with atomic_write(Path(path), remove_stale=True) as file:
             file.write(content.getbuffer())

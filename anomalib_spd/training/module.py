@@ -1,6 +1,5 @@
 """What every training of this package shares: a seed for each step, bytes to floats, the schedule, what it refuses."""
 
-import hashlib
 import inspect
 import math
 from abc import abstractmethod
@@ -12,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from anomalib_spd.files import digest
 from anomalib_spd.training.views_callback import ViewsPicture
 
 
@@ -59,7 +59,7 @@ class TrainingModule(LightningModule):
         """Seed the step by run, process and place (a Lightning hook): a run that goes on draws what it would have drawn."""
         del batch
         place = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) >> 1)
+        torch.manual_seed(int(digest(place)[:16], 16) >> 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the learning rate of the first group of parameters (a Lightning hook)."""

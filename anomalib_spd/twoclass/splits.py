@@ -4,8 +4,9 @@ It depends on the names and one number alone: not on the order in which a file s
 on the random generator of some version of a library. Source: ours; the paper does not say which images it drew.
 """
 
-import hashlib
 from collections.abc import Sequence
+
+from anomalib_spd.files import digest
 
 
 def ranked(paths: Sequence[str], number: int) -> list[str]:
@@ -20,7 +21,7 @@ def ranked(paths: Sequence[str], number: int) -> list[str]:
     Returns:
         The same paths.
     """
-    return sorted(paths, key=lambda path: hashlib.sha256(f"{number}:{path}".encode()).hexdigest())
+    return sorted(paths, key=lambda path: digest(f"{number}:{path}"))
 
 
 def divided(paths: Sequence[str], fraction: float, number: int) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from anomalib_spd.backbones import Backbone, add, available, find, register, registry, shelf_folder
+from anomalib_spd.backbones import Backbone, add, available, find, register, registry, registry_folder
 
 NAME = "efficientnet_lite0_in1k"
 
@@ -113,7 +113,7 @@ def test_names_of_the_modules_own_functions(save: Any) -> None:
         timm.create_model(name, pretrained=True)
     assert registry.find is find
     assert registry.register is register
-    assert sorted(registry.__all__) == ["available", "find", "is_stock", "register", "shelf_folder"]
+    assert sorted(registry.__all__) == ["available", "find", "is_stock", "register", "registry_folder"]
 
 
 def test_damaged_weights_are_not_loaded(save: Any) -> None:
@@ -200,11 +200,11 @@ def test_unreadable_shelf(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_the_shelf_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ANOMALIB_SPD_HOME", "~/my shelf")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert shelf_folder() == tmp_path / "my shelf"
+    assert registry_folder() == tmp_path / "my shelf"
     monkeypatch.delenv("ANOMALIB_SPD_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     if sys.platform == "linux":
-        assert shelf_folder() == tmp_path / "data" / "anomalib_spd"
+        assert registry_folder() == tmp_path / "data" / "anomalib_spd"
     assert not any(tmp_path.glob("*shelf*"))
 
 

@@ -127,7 +127,6 @@ def test_the_later_of_two_discards_its_own(tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "visa_pytorch/brick"
 
     def overtaken(made: Path, _category: str) -> None:
-        made.mkdir()
         (made / "ours").touch()
         folder.mkdir()
         (folder / "theirs").touch()
@@ -139,7 +138,6 @@ def test_the_later_of_two_discards_its_own(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(made: Path, _category: str) -> None:
-        made.mkdir()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sample, "_write_category", full)

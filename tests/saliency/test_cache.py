@@ -198,15 +198,13 @@ def test_what_killed_writers_left_does_no_harm(tmp_path: Path) -> None:
 def test_a_writer_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = _cache(tmp_path / "other")(images())
 
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:40])
+    def full(_self: Path, _target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     folder = tmp_path / "full"
     cache = _cache(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "replace", full)
         with pytest.warns(UserWarning, match=r"cannot be kept in .*full: .*No space left") as caught:
             maps = cache(images())
         assert torch.equal(cache(images()), maps)  # without a second warning

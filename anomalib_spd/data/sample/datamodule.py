@@ -13,8 +13,6 @@ levels, which are shipped inside the scikit-image wheel, so that nothing is down
 
 import functools
 import logging
-import shutil
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from PIL import Image
 from skimage import data, transform
 
 from anomalib_spd.data.sample.defects import DEFECTS, SIZE
+from anomalib_spd.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +126,7 @@ def make_category(root: Path | str, category: str) -> Path:
 
     The files are written to a temporary folder beside the final one, which is then renamed. So an
     incomplete set is never visible, and of two processes at once the first wins and the other discards
-    its own. (A process that is killed leaves a hidden folder ``.<category>-*``, which is safe to delete.)
+    its own. (A process that is killed leaves a hidden folder ``.<category>.*``, which is safe to delete.)
 
     Args:
         root: Folder of the set.
@@ -145,18 +144,11 @@ def make_category(root: Path | str, category: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{category}-", dir=folder.parent) as temporary:
-            # An inner folder is renamed, because the temporary one is readable by its owner only.
-            made = Path(temporary) / category
+        with atomic_folder(folder) as made:
             _write_category(made, category)
-            try:
-                made.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-                shutil.rmtree(made)  # another process was faster: its folder, the same to the byte, stays
     except OSError as error:
+        if folder.is_dir():
+            return folder  # another process was faster: its folder is the same to the byte
         # Given its number, OSError makes itself the fitting subclass, such as PermissionError.
         message = f"cannot write the demo set ({error.strerror or error}); choose another root than"
         raise OSError(error.errno, message, str(root)) from error

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from anomalib_spd.data.synthetic_parts.kinds import Kind
+from anomalib_spd.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ def make_parts(folder: Path | str, kinds: int, pictures: int, seed: int = 0) -> 
     """Write ``FOLDER/KIND/NUMBER.jpg``, unless there is such a folder: JPEG of 256 x 256 px, quality 95.
 
     The files are written to a folder beside it, which is renamed at the end: what is there is whole. (A process that is killed leaves a hidden
-    folder ``.NAME-*``, which is safe to delete.)
+    folder ``.NAME.*``, which is safe to delete.)
 
     Args:
         folder: that is made.
@@ -47,27 +46,16 @@ def make_parts(folder: Path | str, kinds: int, pictures: int, seed: int = 0) -> 
         return _checked(folder, notice)
     logger.warning("Making %s: %d kinds of parts, %d pictures of each. This is done once.", folder, kinds, pictures)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            # an inner folder is renamed, because the temporary one is readable by its owner only
-            made = Path(temporary) / folder.name
-            made.mkdir()
+        with atomic_folder(folder) as made:
             draw = partial(_write_kind, made, pictures, seed, len(str(kinds - 1)), len(str(pictures - 1)))
             # threads: nearly all of it is NumPy's, which lets others run
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(draw, range(kinds)):
                     pass
             (made / "README.txt").write_text(notice, encoding="utf-8")
-            try:
-                made.rename(folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-                shutil.rmtree(made)  # another process was faster
-                return _checked(folder, notice)
-    except FileExistsError:
-        raise
     except OSError as error:
+        if folder.is_dir():
+            return _checked(folder, notice)  # another process was faster
         message = f"cannot write the synthetic parts ({error.strerror or error}); choose another root than"
         raise OSError(error.errno, message, str(folder)) from error
     return folder
