@@ -16,7 +16,7 @@ import timm
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
-from anomalib.metrics import AUPRO, Evaluator, F1Max
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
 
@@ -25,11 +25,12 @@ from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Config, build_data, build_model
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
+from anomalib_spd.data.masks import has_masks
 from anomalib_spd.files import digest
-from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
+from anomalib_spd.metrics import METRICS
 
-IMAGE_METRICS = (AUROC, AUPR_step, AUPR_trapezoid, F1Max)
-PIXEL_METRICS = (*IMAGE_METRICS, AUPR_visa, AUPRO)
+#: scores that a pixel metric keeps; of more, it counts them in bins
+EXACT_LIMIT = 2**25
 PACKAGES = ("anomalib_spd", "anomalib", "torch", "lightning", "timm", "numpy")
 
 
@@ -125,9 +126,14 @@ def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
         model: any of anomalib's; one with a false ``localizes`` gives no anomaly maps.
         data: the data module, which is set up.
     """
-    metrics: list[Any] = [metric(["pred_score", "gt_label"], prefix="image_") for metric in IMAGE_METRICS]
-    if has_masks(data) and getattr(model, "localizes", True):
-        metrics += [metric(["anomaly_map", "gt_mask"], prefix="pixel_") for metric in PIXEL_METRICS]
+    sizes = _input_sizes(model)
+    # images whose size the model leaves open count as few
+    size = sizes["crop"] or sizes["image_size"] or (0, 0)
+    binned = len(data.test_data) * math.prod(size) > EXACT_LIMIT
+    localizes = has_masks(data) and getattr(model, "localizes", True)
+    metrics = [
+        metric.build(binned and metric.level == "pixel") for metric in METRICS if metric.level == "image" or localizes
+    ]
     return Evaluator(test_metrics=metrics)
 
 
@@ -195,19 +201,6 @@ def weights(backbone: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def has_masks(data: AnomalibDataModule) -> bool:
-    """Whether every anomalous test image of a data module, which is set up, has a mask.
-
-    Args:
-        data: the data module.
-    """
-    samples = data.test_data.samples
-    if "mask_path" not in samples:
-        return False
-    masks = samples.mask_path[samples.label_index == 1]
-    return bool(len(masks)) and bool((masks.notna() & (masks != "")).all())
-
-
 def files_sha256(data: AnomalibDataModule) -> str:
     """Checksum of which images a data module, which is set up, trains and tests on: split, label, path and bytes of each.
 
@@ -236,18 +229,21 @@ def _saved(shared: SharedFeatures | None) -> float:
 
 def _sizes(model: Any, data: AnomalibDataModule, recorder: ScoreRecorder) -> dict[str, Any]:
     labels = data.test_data.samples.label_index
-    transforms = getattr(getattr(model.pre_processor, "transform", None), "transforms", [])
-    sizes = {type(transform).__name__: getattr(transform, "size", None) for transform in transforms}
     return {
         "train_images": len(data.train_data),
         "train_anomalous": int((data.train_data.samples.label_index == 1).sum()),
         "test_normal": int((labels == 0).sum()),
         "test_anomalous": int((labels == 1).sum()),
-        "image_size": _pair(sizes.get("Resize")),
-        "crop": _pair(sizes.get("CenterCrop")),
+        **_input_sizes(model),
         "map": _pair(recorder.map_size),
         "coreset_sampling_ratio": getattr(model, "coreset_sampling_ratio", None),
     }
+
+
+def _input_sizes(model: Any) -> dict[str, list[int] | None]:
+    transforms = getattr(getattr(model.pre_processor, "transform", None), "transforms", [])
+    sizes = {type(transform).__name__: getattr(transform, "size", None) for transform in transforms}
+    return {"image_size": _pair(sizes.get("Resize")), "crop": _pair(sizes.get("CenterCrop"))}
 
 
 def _pair(size: Any) -> list[int] | None:

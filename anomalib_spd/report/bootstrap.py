@@ -1,7 +1,7 @@
 """How sure a difference between two backbones is: paired bootstrap over test images and seeds (ours)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,16 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from anomalib_spd.benchmark.results import Result, Scores, read_scores
-from anomalib_spd.metrics.areas import aupr_step, aupr_trapezoid, auroc
+from anomalib_spd.metrics import METRICS
 
-AREAS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "AUROC": auroc,
-    "AUPR_step": aupr_step,
-    "AUPR_trapezoid": aupr_trapezoid,
-}
+AREAS = {metric.function.__name__: metric.area for metric in METRICS if metric.area and metric.bootstrapped}
 
 #: the figures of which differences have an interval
-BOOTSTRAPPED = tuple(f"{level}_{area}" for level in ("image", "pixel") for area in AREAS)
+BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.bootstrapped)
 
 
 @dataclass(frozen=True)

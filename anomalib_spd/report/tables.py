@@ -9,20 +9,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from anomalib_spd.benchmark.results import Result
+from anomalib_spd.metrics import table
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, mean_sd
 from anomalib_spd.report.comparison import Differences, Findings, having
 
-#: figures by their names on record
-METRICS = {
-    "image_AUROC": "image AU-ROC",
-    "image_AUPR_step": "image AU-PR (step)",
-    "image_AUPR_trapezoid": "image AU-PR (trapezoid)",
-    "pixel_AUROC": "pixel AU-ROC",
-    "pixel_AUPR_step": "pixel AU-PR (step)",
-    "pixel_AUPR_trapezoid": "pixel AU-PR (trapezoid)",
-    "pixel_AUPR_visa": "pixel AU-PR (VisA's 202 thresholds)",
-    "pixel_AUPRO": "pixel AU-PRO",
-}
+#: name of each metric -> heading of its column
+METRICS = {metric.name: metric.label for metric in table.METRICS if metric.in_report}
 NOTHING = "-"
 
 

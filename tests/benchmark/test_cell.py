@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from anomalib.data import Folder, Visa
+from anomalib.data import Visa
 from anomalib.engine import Engine
 from anomalib.metrics import Evaluator
 from anomalib.models import Padim, Patchcore
@@ -18,7 +18,7 @@ from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
-from anomalib_spd.metrics.metrics import AUROC, AUPR_step
+from anomalib_spd.metrics import AUROC, AUPR_step
 from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
 
 
@@ -89,16 +89,6 @@ def test_the_checksum_of_files_tells_lists_apart_but_not_places(root: Path, tmp_
     with (tmp_path / "other/visa_pytorch/one/test/good/000.JPG").open("ab") as file:
         file.write(b"\0")
     assert checksum(tmp_path / "other") != there
-
-
-def test_masks_are_found_where_there_are_any(root: Path) -> None:
-    data = Visa(root, category="one", num_workers=0)
-    data.setup()
-    assert cell.has_masks(data)
-    two = root / "visa_pytorch" / "two"
-    data = Folder("two", "train/good", two, "test/bad", "test/good", num_workers=0)
-    data.setup()
-    assert not cell.has_masks(data)
 
 
 def test_a_failure_tells_what_was_tried(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from torch import Tensor, distributed
 from torch.multiprocessing import start_processes
 
-from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
+from anomalib_spd.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
 Scores = tuple[Tensor, Tensor]
 
@@ -49,7 +50,7 @@ ORACLES = {
     AUPR_visa: visa_rule,
 }
 each_metric = pytest.mark.parametrize("cls", ORACLES)
-each_bounded = pytest.mark.parametrize("cls", list(ORACLES)[:3])
+each_mode = pytest.mark.parametrize("binned", [False, True])
 
 
 def new(cls: type, **kwargs: Any) -> Any:
@@ -123,9 +124,13 @@ any_floats = hnp.arrays(np.float32, 40, elements=st.floats(width=32, allow_nan=F
 @settings(max_examples=20)
 @given(values=any_floats)
 def test_bins_keep_the_order_of_all_float32(values: np.ndarray) -> None:
-    data = torch.from_numpy(values), torch.arange(40) % 3 == 0
-    low, high = evaluated(AUROC, data, exact_limit=0).bounds()
-    assert low - 1e-6 <= evaluated(AUROC, data).compute() <= high + 1e-6
+    scores, target = torch.from_numpy(values), torch.arange(40) % 3 == 0
+    bins = np.sign(values) * (np.abs(values + 0.0).view(np.int32) >> 12)
+    # -0.0 and the least negative scores share no bin
+    bins = bins - np.signbit(values + 0.0)
+    assert evaluated(AUROC, (scores, target), binned=True).compute().item() == pytest.approx(
+        roc_auc_score(target, bins)
+    )
 
 
 @each_metric
@@ -134,28 +139,17 @@ def test_binned_is_exact_for_scores_of_20_bits(cls: type) -> None:
     scores = torch.randint(-1000, 1000, (5000,), generator=generator) / 16
     scores[::100] = torch.tensor([0.0, -0.0]).repeat(25)
     target = torch.rand(5000, generator=generator) < 0.2
-    binned = evaluated(cls, (scores, target), exact_limit=100)
-    assert binned.is_binned
+    binned = evaluated(cls, (scores, target), binned=True)
     assert binned.compute().item() == pytest.approx(ORACLES[cls](target.int().numpy(), scores.numpy()), abs=1e-6)
 
 
-@each_bounded
-@pytest.mark.parametrize("seed", range(3))
-def test_bounds_hold_the_exact_area_and_are_narrow(cls: type, seed: int) -> None:
-    data = maps(seed, size=2**18)
-    exact, binned = evaluated(cls, data), evaluated(cls, data, exact_limit=1000)
-    low, high = binned.bounds()
-    assert low <= exact.compute() <= high
-    assert low <= binned.compute() <= high
-    assert high - low < 1e-3
-    assert exact.bounds() == (exact.compute(), exact.compute())
-
-
-def test_binned_visa_applies_the_rule_to_cut_scores() -> None:
-    scores, target = maps(0)
+@each_metric
+def test_binned_applies_the_rule_to_cut_scores(cls: type) -> None:
+    scores, target = maps(0, size=2**18)
     cut = (scores.view(torch.int32) >> 12 << 12).view(torch.float32)
-    binned = evaluated(AUPR_visa, (scores, target), exact_limit=0)
-    assert binned.compute().item() == pytest.approx(visa_rule(target.int().numpy(), cut.numpy()), abs=1e-6)
+    value = evaluated(cls, (scores, target), binned=True).compute().item()
+    assert value == pytest.approx(ORACLES[cls](target.int().numpy(), cut.numpy()), abs=1e-6)
+    assert value == pytest.approx(evaluated(cls, (scores, target)).compute().item(), abs=1e-3)
 
 
 def test_visa_predicts_all_at_the_lowest_threshold() -> None:
@@ -165,48 +159,44 @@ def test_visa_predicts_all_at_the_lowest_threshold() -> None:
 
 
 @each_metric
-@pytest.mark.parametrize("limit", [0, 999, 1000, 2000])
-def test_batches_do_not_matter(cls: type, limit: int) -> None:
+@each_mode
+def test_batches_do_not_matter(cls: type, binned: bool) -> None:
     scores, target = maps(0, size=1000)
-    whole = evaluated(cls, (scores, target), exact_limit=limit)
+    whole = evaluated(cls, (scores, target), binned=binned)
     parts = zip(scores.split(130), target.split(130), strict=True)
-    split = evaluated(cls, *parts, exact_limit=limit)
-    assert whole.is_binned == split.is_binned == (limit < 1000)
-    assert whole.compute() == split.compute()
+    assert whole.compute() == evaluated(cls, *parts, binned=binned).compute()
 
 
 @each_metric
-@pytest.mark.parametrize("limit", [0, 150, 10**6])
-def test_forward_and_merge_equal_update(cls: type, limit: int) -> None:
+@each_mode
+def test_forward_and_merge_equal_update(cls: type, binned: bool) -> None:
     first, second = maps(0, 0.3, 100), maps(1, 0.3, 120)
-    together = evaluated(cls, first, second, exact_limit=limit).compute()
-    metric = new(cls, exact_limit=limit)
-    assert metric(batch(*first)) == evaluated(cls, first, exact_limit=limit).compute()
+    together = evaluated(cls, first, second, binned=binned).compute()
+    metric = new(cls, binned=binned)
+    assert metric(batch(*first)) == evaluated(cls, first, binned=binned).compute()
     metric(batch(*second))
-    if cls is not AUPR_visa:
-        assert metric.bounds() == evaluated(cls, first, second, exact_limit=limit).bounds()
     assert metric.compute() == together
-    merged = evaluated(cls, first, exact_limit=limit)
-    merged.merge_state(evaluated(cls, second, exact_limit=limit))
+    merged = evaluated(cls, first, binned=binned)
+    merged.merge_state(evaluated(cls, second, binned=binned))
     assert merged.compute() == together
 
 
 @each_metric
-@pytest.mark.parametrize("limit", [0, 150])
-def test_reset_forgets_all(cls: type, limit: int) -> None:
-    metric = evaluated(cls, maps(0, size=1000), exact_limit=limit)
+@each_mode
+def test_reset_forgets_all(cls: type, binned: bool) -> None:
+    metric = evaluated(cls, maps(0, size=1000), binned=binned)
     metric.reset()
-    assert not metric.is_binned
     metric.update(batch(*maps(1, 0.3, 100)))
-    assert metric.compute() == evaluated(cls, maps(1, 0.3, 100), exact_limit=limit).compute()
+    assert metric.compute() == evaluated(cls, maps(1, 0.3, 100), binned=binned).compute()
 
 
-def test_updates_outside_inference_mode_follow_those_inside() -> None:
-    metric = new(AUROC, exact_limit=50)
+@each_mode
+def test_updates_outside_inference_mode_follow_those_inside(binned: bool) -> None:
+    metric = new(AUROC, binned=binned)
     with torch.inference_mode():
         metric.update(batch(*maps(0, 0.3, 100)))
     metric.update(batch(*maps(1, 0.3, 100)))
-    assert metric.compute() == evaluated(AUROC, maps(0, 0.3, 100), maps(1, 0.3, 100), exact_limit=50).compute()
+    assert metric.compute() == evaluated(AUROC, maps(0, 0.3, 100), maps(1, 0.3, 100), binned=binned).compute()
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
@@ -219,7 +209,7 @@ def test_targets_of_any_dtype_with_or_without_channel(dtype: torch.dtype, map_sh
     assert metric.compute().item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("limit", [0, 100])
+@each_mode
 @pytest.mark.parametrize(
     ("scores", "target", "message"),
     [
@@ -233,30 +223,21 @@ def test_targets_of_any_dtype_with_or_without_channel(dtype: torch.dtype, map_sh
         (torch.rand(4), torch.zeros(5), r"\(4,\) and \(5,\)"),
     ],
 )
-def test_bad_scores_and_targets_are_refused(limit: int, scores: Tensor, target: Tensor, message: str) -> None:
-    metric = evaluated(AUROC, maps(0, 0.3, 10), exact_limit=limit)
+def test_bad_scores_and_targets_are_refused(binned: bool, scores: Tensor, target: Tensor, message: str) -> None:
+    metric = evaluated(AUROC, maps(0, 0.3, 10), binned=binned)
     before = metric.compute()
     with pytest.raises(ValueError, match=message):
         metric.update(batch(scores, target))
     assert metric.compute() == before
-    assert metric.is_binned == (limit == 0)
-
-
-def test_a_negative_limit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"exact_limit.*-1"):
-        new(AUROC, exact_limit=-1)
 
 
 @each_metric
-@pytest.mark.parametrize("limit", [0, 100])
+@each_mode
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_alone_is_nan_and_said_so(cls: type, limit: int, label: int) -> None:
-    metric = evaluated(cls, (torch.rand(7), torch.full((7,), label)), exact_limit=limit)
+def test_one_class_alone_is_nan_and_said_so(cls: type, binned: bool, label: int) -> None:
+    metric = evaluated(cls, (torch.rand(7), torch.full((7,), label)), binned=binned)
     with pytest.warns(UserWarning, match=f"Got {7 * label} positives and {7 - 7 * label} negatives"):
         assert metric.compute().isnan()
-    if cls is not AUPR_visa:
-        with pytest.warns(UserWarning, match="is NaN"):
-            assert torch.stack(metric.bounds()).isnan().all()
 
 
 def image_batch(seed: int, masks: bool = True) -> ImageBatch:
@@ -309,27 +290,17 @@ def test_strict_metric_refuses_a_batch_without_masks() -> None:
 
 NOTHING = (torch.empty(0), torch.empty(0, dtype=torch.bool))
 ONLY_NEGATIVES = (torch.rand(200, generator=torch.Generator().manual_seed(9)), torch.zeros(200))
-#: limit and the data of two processes, None for one that sees no batch
-SPREAD: dict[str, tuple[int, Scores | None, Scores | None]] = {
-    "unequal": (10**6, maps(0, size=3000), maps(1, size=70)),
-    "one without positives": (10**6, maps(0, size=3000), ONLY_NEGATIVES),
-    "one with an empty batch": (10**6, NOTHING, maps(1, size=900)),
-    "one without a batch": (10**6, maps(1, size=900), None),
-    "one binned": (1000, maps(0, size=3000), maps(1, size=70)),
-    "one binned, one without a batch": (1000, None, maps(0, size=3000)),
-    "binned together only": (1000, maps(0, size=700), maps(1, size=600)),
-    "both binned": (1000, maps(0, size=3000), maps(1, size=1700)),
-    "one class in each": (10**6, (torch.rand(30), torch.ones(30)), ONLY_NEGATIVES),
+#: the data of two processes, None for one that sees no batch
+PROCESSES: dict[str, tuple[Scores | None, Scores | None]] = {
+    "unequal": (maps(0, size=3000), maps(1, size=70)),
+    "one without positives": (maps(0, size=3000), ONLY_NEGATIVES),
+    "one with an empty batch": (NOTHING, maps(1, size=900)),
+    "one without a batch": (maps(1, size=900), None),
+    "one class in each": ((torch.rand(30), torch.ones(30)), ONLY_NEGATIVES),
 }
-
-
 #: the two ways to a value; all else is shared
-SPREAD_METRICS = (AUPR_step, AUPR_visa)
+PROCESS_METRICS = (AUPR_step, AUPR_visa)
 LATER = [maps(7, size=100), maps(8, size=100)]
-
-
-def outcome(metric: Any) -> list[Tensor]:
-    return [metric.compute(), *(metric.bounds() if hasattr(metric, "bounds") else ())]
 
 
 def run_process(rank: int, folder: Path) -> None:
@@ -337,42 +308,43 @@ def run_process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     results = {}
-    for name, (limit, *data) in SPREAD.items():
-        for cls in SPREAD_METRICS:
-            metric = evaluated(cls, *filter(None, [data[rank]]), exact_limit=limit, strict=False)
-            spread = outcome(metric)
+    for name, data in PROCESSES.items():
+        for cls, binned in product(PROCESS_METRICS, (False, True)):
+            metric = evaluated(cls, *filter(None, [data[rank]]), binned=binned, strict=False)
+            first = metric.compute()
             metric.update(batch(*LATER[rank]))
-            results[name, cls.__name__] = spread, metric.compute()
+            results[name, cls.__name__, binned] = first, metric.compute()
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def of_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str], Any]]:
+def of_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     folder = tmp_path_factory.mktemp("processes")
     # spawned ones would each import anomalib
     start_processes(run_process, (folder,), nprocs=2, start_method="fork")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("cls", SPREAD_METRICS)
-@pytest.mark.parametrize("name", SPREAD)
-def test_two_processes_equal_one(of_processes: list[dict[tuple[str, str], Any]], cls: type, name: str) -> None:
-    limit, *data = SPREAD[name]
-    alone = evaluated(cls, *filter(None, data), exact_limit=limit)
+@each_mode
+@pytest.mark.parametrize("cls", PROCESS_METRICS)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_two_processes_equal_one(of_processes: list[dict[Any, Any]], name: str, cls: type, binned: bool) -> None:
+    data = PROCESSES[name]
+    alone = evaluated(cls, *filter(None, data), binned=binned).compute()
     # a value computed in between must not leave the gathered scores in the state
-    continued = evaluated(cls, *filter(None, data), *LATER, exact_limit=limit).compute()
+    continued = evaluated(cls, *filter(None, data), *LATER, binned=binned).compute()
     for results in of_processes:
-        assert results[name, cls.__name__] == (outcome(alone), continued)
+        assert results[name, cls.__name__, binned] == (alone, continued)
 
 
 MEMORY = """
 import re, sys, torch
 from types import SimpleNamespace
 from pathlib import Path
-from anomalib_spd.metrics.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
+from anomalib_spd.metrics import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa
 
-metrics = [cls(fields=["score", "target"]) for cls in (AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa)]
+metrics = [cls(fields=["score", "target"], binned=True) for cls in (AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa)]
 generator = torch.Generator().manual_seed(0)
 base = torch.randn(8, 1, 1024, 1024, generator=generator).div_(2).exp_()
 target = torch.zeros(8, 1024, 1024, dtype=torch.bool)
@@ -383,8 +355,8 @@ for step in range(250):
     for metric in metrics:
         metric.update(batch)
 for metric in metrics:
-    assert metric.is_binned and 0 < metric.compute() < 1
-assert sum(int(metric.counts.sum()) for metric in metrics) == 4 * 2000 * 2**20
+    assert 0 < metric.compute() < 1
+    assert int(metric.positives.sum() + metric.negatives.sum()) == 2000 * 2**20
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
