@@ -12,7 +12,7 @@ Examples:
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ _DROPPED_BITS = 12
 _BINS = 2 ** (32 - _DROPPED_BITS)
 
 
-class _Ranked(NamedTuple):
+class _Sorted(NamedTuple):
     """The scores of one class: K ascending values, and how many scores lie before each, (K + 1,) int64."""
 
     values: NDArray[np.float32]
@@ -40,9 +40,13 @@ class _Ranked(NamedTuple):
     def total(self) -> int:
         return int(self.cumulative[-1])
 
-    def below(self, thresholds: NDArray[Any], side: Literal["left", "right"]) -> NDArray[np.int64]:
-        """Return how many scores lie below each threshold; with ``right``, below or at it."""
-        return self.cumulative[np.searchsorted(self.values, thresholds, side=side)]
+    def below(self, thresholds: NDArray[Any]) -> NDArray[np.int64]:
+        """Return how many scores lie below each threshold."""
+        return self.cumulative[np.searchsorted(self.values, thresholds)]
+
+    def up_to(self, thresholds: NDArray[Any]) -> NDArray[np.int64]:
+        """Return how many scores lie at or below each threshold."""
+        return self.cumulative[np.searchsorted(self.values, thresholds, side="right")]
 
     def at(self, rank: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores of whole ranks, 0 the lowest."""
@@ -87,18 +91,18 @@ class _Scores(Metric):
             else:
                 getattr(self, name).append(part)
 
-    def _ranked(self) -> list[_Ranked]:
+    def _sorted(self) -> list[_Sorted]:
         """Return the negatives and the positives, in order."""
         parts = [self.negatives, self.positives]
         if not self.binned:
             # numpy sorts floats several times faster than torch, which sorts indices with them
             joined = (dim_zero_cat(part) if len(part) else torch.empty(0) for part in parts)
-            return [_Ranked(np.sort(scores.cpu().numpy()), np.arange(scores.numel() + 1)) for scores in joined]
+            return [_Sorted(np.sort(scores.cpu().numpy()), np.arange(scores.numel() + 1)) for scores in joined]
         # a bin stands for its score that is nearest to zero
         order = torch.arange(-_BINS // 2, _BINS // 2, dtype=torch.int32)
         values = _from_order((order << _DROPPED_BITS) | (order < 0).int() * (2**_DROPPED_BITS - 1)).numpy()
         counts = [part.cpu().numpy() for part in parts]
-        return [_Ranked(values[count > 0], np.append(0, count[count > 0].cumsum())) for count in counts]
+        return [_Sorted(values[count > 0], np.append(0, count[count > 0].cumsum())) for count in counts]
 
 
 class RankingMetric(AnomalibMetric, _Scores):  # type: ignore[misc] # anomalib's update takes a batch instead
@@ -118,7 +122,7 @@ class RankingMetric(AnomalibMetric, _Scores):  # type: ignore[misc] # anomalib's
 
         anomalib's own metrics are None in a process without batches, even where other processes have some.
         """
-        negative, positive = self._ranked()
+        negative, positive = self._sorted()
         if positive.total and negative.total:
             return torch.tensor(self._area(positive, negative), dtype=torch.float32, device=self.device)
         rank_zero_warn(
@@ -128,20 +132,20 @@ class RankingMetric(AnomalibMetric, _Scores):  # type: ignore[misc] # anomalib's
         return torch.tensor(torch.nan, device=self.device)
 
     @abstractmethod
-    def _area(self, positive: _Ranked, negative: _Ranked) -> float: ...
+    def _area(self, positive: _Sorted, negative: _Sorted) -> float: ...
 
 
 class _OfCounts(RankingMetric):
     #: the same area from counts per score, see ``areas``
     area: Callable[[Tensor, Tensor], Tensor]
 
-    def _area(self, positive: _Ranked, negative: _Ranked) -> float:
+    def _area(self, positive: _Sorted, negative: _Sorted) -> float:
         # no area depends on the order of negatives between two positives: they count as one score
         distinct = np.unique(positive.values)
         counts = []
-        for ranked in (positive, negative):
-            edges = np.stack([ranked.below(distinct, "left"), ranked.below(distinct, "right")], axis=1)
-            counts.append(np.diff(edges.ravel(), prepend=0, append=ranked.total)[::-1].copy())
+        for each in (positive, negative):
+            edges = np.stack([each.below(distinct), each.up_to(distinct)], axis=1)
+            counts.append(np.diff(edges.ravel(), prepend=0, append=each.total)[::-1].copy())
         return self.area(*map(torch.from_numpy, counts)).item()
 
 
@@ -174,7 +178,7 @@ class AUPR_visa(RankingMetric):
     Source: the evaluation code of VisA, Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022).
     """
 
-    def _area(self, positive: _Ranked, negative: _Ranked) -> float:
+    def _area(self, positive: _Sorted, negative: _Sorted) -> float:
         # numpy's order of operations, so that a threshold meets a tied score as it does in the original
         rank = (positive.total - 1) * (np.linspace(100, 0, 100) / 100)
         share = rank - np.floor(rank)
@@ -184,8 +188,7 @@ class AUPR_visa(RankingMetric):
         thresholds = np.sort(np.concatenate([percentiles, steps]))[::-1]
         # the two thresholds beyond the scores predict nothing and everything
         tp, fp = (
-            np.concatenate([[0], ranked.total - ranked.below(thresholds, "right"), [ranked.total]])
-            for ranked in (positive, negative)
+            np.concatenate([[0], each.total - each.up_to(thresholds), [each.total]]) for each in (positive, negative)
         )
         precision = np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
         return float(np.diff(tp) @ (precision[1:] + precision[:-1]) / (2 * positive.total))
