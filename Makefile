@@ -10,8 +10,8 @@ export THP_MEM_ALLOC_ENABLE ?= 1
 
 .PHONY: demo test test-slow lint clean
 
-# the marker is renewed whenever the metadata or the extension changes, so both targets install once
-$(INSTALLED): setup.cfg pyproject.toml setup.py $(wildcard anomalib_spd/native/*.[ch])
+# the marker is renewed whenever the metadata changes, so both targets install once
+$(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (kornia 0.9); this is " + sys.version + ". Give another: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision

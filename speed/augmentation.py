@@ -27,7 +27,6 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 import anomalib_spd  # noqa: F401 - puts the shelf's classifier on timm's shelf
-from anomalib_spd import native
 from anomalib_spd.augmentation import (
     RandomCrack,
     RandomCutPaste,
@@ -108,12 +107,6 @@ def launches(call: Callable[[], object]) -> int:
     )
 
 
-def by_torch(transform: Callable[..., Tensor], images: Tensor, **given: Tensor) -> Tensor:
-    """Apply a transform without the extension in C."""
-    with native.switched_off():
-        return transform(images, **given)
-
-
 def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> None:
     """Time the transforms, Kornia's nearest, and per-image references."""
     ours = {
@@ -129,10 +122,6 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> Non
         timed[name] = partial(transform, images)
         if "CutSwap" in name:
             timed[f"{name}, given maps"] = partial(transform, images, saliency=maps)
-        if native.serves(images) and name in ("SmoothBlend", "CutPaste", "CutSwap"):
-            timed[f"{name}, by torch"] = partial(by_torch, transform, images)
-            if "CutSwap" in name:
-                timed[f"{name}, given maps, by torch"] = partial(by_torch, transform, images, saliency=maps)
         if compiled:
             fast = torch.compile(transform, fullgraph=True)
             timed[f"{name}, compiled"] = partial(fast, images)

@@ -30,9 +30,7 @@ ANOMALIB_SPD = ("-c", "import sys; from anomalib_spd.cli.main import main; sys.e
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of the tree, so that no build folder is left in it."""
     source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns(
-        ".*", "runs", "results", "datasets", "build", "dist", "*.egg-info", "*.so", "tests"
-    )
+    ignored = shutil.ignore_patterns(".*", "runs", "results", "datasets", "build", "dist", "*.egg-info", "tests")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
     command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
     subprocess.run([sys.executable, "-m", "pip", *command], check=True)
@@ -90,22 +88,8 @@ def test_holds_weights_configs_and_licence(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "scripts", "configs"))]
 
 
-def test_holds_the_extension_for_all_versions_of_python(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert [name for name in names if name.startswith("anomalib_spd/native/_extension.")]
-    assert "-cp311-abi3-" in wheel.name
-
-
-def test_is_built_without_a_compiler_as_well(tmp_path: Path) -> None:
-    source = tmp_path / "tree"
-    ignored = shutil.ignore_patterns(".*", "runs", "results", "datasets", "build", "dist", "*.so", "tests", "notebooks")
-    shutil.copytree(REPOSITORY, source, ignore=ignored)
-    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
-    subprocess.run([sys.executable, "-m", "pip", *command], check=True, env=os.environ | {"CC": "no-such-compiler"})
-    (built,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(built).namelist()
-    assert "anomalib_spd/native/calls.py" in names
-    assert not [name for name in names if name.startswith("anomalib_spd/native/_extension.")]
+def test_is_pure_python(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
 
 
 def test_is_the_installed_one_that_runs(run: Run, home: Path) -> None:

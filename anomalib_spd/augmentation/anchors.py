@@ -1,13 +1,12 @@
 """Where to cut: pixels drawn from the salient part of a saliency map."""
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from anomalib_spd import native
-from anomalib_spd.saliency.clustering import NOT_FINITE, assert_finite, cluster, count_levels
+from anomalib_spd.saliency.clustering import assert_finite, cluster, count_levels
 
 Choice = Literal["max", "min", "random"]
 
@@ -34,8 +33,7 @@ class Region(NamedTuple):
 def draw_salient(saliency: Tensor, clusters: int, choice: Choice, cluster_draw: Tensor, draws: Tensor) -> Tensor:
     """Draw pixels uniformly from one cluster of the values of saliency maps.
 
-    See :func:`salient_region` and :func:`draw_from_region`. On a CPU all ways of clustering the 256 levels are compared, elsewhere
-    nearly all.
+    See :func:`salient_region` and :func:`draw_from_region`.
 
     Args:
         saliency: floating ``(B, H, W)``, finite.
@@ -50,25 +48,7 @@ def draw_salient(saliency: Tensor, clusters: int, choice: Choice, cluster_draw: 
     Raises:
         RuntimeError: for maps that are not finite.
     """
-    if native.serves(saliency, cluster_draw, draws):
-        return draw_on_cpu(saliency, clusters, choice, cluster_draw, draws)[0]
     return draw_from_region(saliency, salient_region(saliency, clusters, choice, cluster_draw), draws)
-
-
-def draw_on_cpu(
-    saliency: Tensor, clusters: int, choice: Choice, cluster_draw: Tensor, draws: Tensor
-) -> tuple[Tensor, Region]:
-    """Return the pixels and the region that they are from, by the extension, where :func:`native.serves` says so."""
-    batch, height, width = saliency.shape
-    number = draws.shape[1]
-    pixels, bounds = draws.new_empty((batch, number, 2), dtype=torch.int64), draws.new_empty(batch, 2)
-    cluster = clusters, get_args(Choice).index(choice), _TOP, _stride(height, width), _LEVELS
-    refused = native.call(
-        "draw_salient", pixels, bounds, saliency, draws, number, cluster_draw, *cluster, batch, height, width
-    )
-    if refused:
-        raise RuntimeError(NOT_FINITE)
-    return pixels, Region(*bounds.unbind(1))
 
 
 def _stride(height: int, width: int) -> int:

@@ -4,10 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from anomalib_spd import native
-from anomalib_spd.augmentation import on_cpu
 from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
-from anomalib_spd.augmentation.color_jitter import color_map, jitter_colors
+from anomalib_spd.augmentation.color_jitter import jitter_colors
 from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
 from anomalib_spd.augmentation.patches import Patch, once, patches, read, unite, write
 
@@ -62,9 +60,6 @@ class RandomCutPaste(PatchAugmentation):
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches pasted."""
         params = on_device_of(input, params)
-        if native.serves(input):
-            colors = color_map(params["jitter"], input.shape[1], input.dtype) if self.jittered else None
-            return on_cpu.paste_patches(input, params, colors)
         patch = self._patch(input, params)
         pixels = read(input, patch.at(params["source_ys"], params["source_xs"], input.shape[-1]))
         if self.jittered:

@@ -4,8 +4,6 @@ from typing import Any
 
 from torch import Tensor
 
-from anomalib_spd import native
-from anomalib_spd.augmentation import on_cpu
 from anomalib_spd.augmentation.anchors import Choice
 from anomalib_spd.augmentation.base import on_device_of
 from anomalib_spd.augmentation.generators import BoxGenerator
@@ -82,8 +80,6 @@ class RandomCutSwap(SwapAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their patches swapped."""
-        if native.serves(input):
-            return on_cpu.swap_patches(input, on_device_of(input, params))
         patch, source, target = self._patch(input, params)
         first, second = once(patch, read(input, source)), once(patch, read(input, target))
         return write(input, (target, first), (source, second))

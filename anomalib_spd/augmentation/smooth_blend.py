@@ -6,10 +6,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from anomalib_spd import native
-from anomalib_spd.augmentation import on_cpu
 from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
-from anomalib_spd.augmentation.color_jitter import color_map, jitter_colors
+from anomalib_spd.augmentation.color_jitter import jitter_colors
 from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
 from anomalib_spd.augmentation.patches import patches, read, unite, write
 
@@ -104,10 +102,6 @@ class RandomSmoothBlend(PatchAugmentation):
         params = on_device_of(input, params)
         height, width = input.shape[-2:]
         window = self._window(input, params, flags)
-        if native.serves(input):
-            colors = color_map(params["jitter"], input.shape[1], input.dtype) if self.jittered else None
-            outline = _outline(window, params, flags, input.dtype)
-            return on_cpu.blend_patches(input, params, colors, window.places, *outline, bare=flags["halo"] == "literal")
         cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
         patch = read(input, cut.at(params["source_ys"], params["source_xs"], width))
         if self.jittered:

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from anomalib_spd import native
-
 _NAMES = ("heights", "widths", "source_ys", "source_xs", "target_ys", "target_xs")
 
 
@@ -27,11 +25,6 @@ def swap_places(anchors: Tensor, heights: Tensor, widths: Tensor, image_size: tu
         ``target_xs``: int64 ``(B,)``, the first row and column of each patch; ``anchors``: int64 ``(B, 2, 2)``, columns
         and rows of the two anchors, of which the patches may have been shifted.
     """
-    if native.serves(anchors, heights, widths, dtype=torch.int64):
-        batch, number, _ = anchors.shape
-        found = anchors.new_empty(10, batch)
-        native.call("place_swaps", found, anchors, number, heights, widths, batch, *image_size)
-        return dict(zip(_NAMES, found, strict=False)) | {"anchors": found[6:].T.unflatten(1, (2, 2))}
     limits = anchors.new_tensor(image_size)
     sizes = torch.stack([heights, widths], 1)
     first, others = anchors[:, :1], anchors[:, 1:]
