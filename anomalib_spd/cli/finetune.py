@@ -1,52 +1,47 @@
-"""The command ``anomalib-spd finetune``: normal images in, a backbone on the shelf out."""
+"""The command ``anomalib-spd finetune``: normal images in, a registered backbone out."""
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from anomalib.data import AnomalibDataModule
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from anomalib_spd import backbones
-from anomalib_spd.backbones.placing import check_name
-from anomalib_spd.benchmark.grid import build_data, reason
-from anomalib_spd.cli.training import TrainingCLI, leave_processes
-from anomalib_spd.data.normal_batches import NormalBatches
-from anomalib_spd.files import sha256_of
+from anomalib_spd.backbones import Backbone
+from anomalib_spd.cli.training import TrainingCLI
+from anomalib_spd.finetuning.run import check_new_name, finetune
+from anomalib_spd.training.fit import leave_process_group, listed
 from anomalib_spd.training.module import TrainingModule
 
 CATEGORY = "{category}"
+#: arguments of the checkpoint that every run has alike
+OWN_CHECKPOINT = ("dirpath", "filename", "enable_version_counter")
 
 
 def run(args: list[str]) -> int:
-    """Run ``anomalib-spd finetune ...``; returns its exit status: 0, or 1 where it could not be carried out.
+    """Run ``anomalib-spd finetune ...``; return its exit status: 0, or 1 where it could not be carried out.
 
     Args:
         args: what follows ``anomalib-spd finetune``.
     """
     try:
-        for one in FinetuneCLI(args).each():
-            _run(FinetuneCLI(one))
-        leave_processes()
+        FinetuneCLI(args).run()
+        leave_process_group()
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
-        print("error:", reason(error), file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
 
 
 class FinetuneCLI(TrainingCLI):
-    """A training on the normal images of a data module, or of several, whose encoder gets a name.
+    """Parses a training on the normal images of a data module, or of several of its categories.
 
     Args:
-        args: what follows ``anomalib-spd finetune``; parsed, and nothing built before :meth:`build`.
+        args: what follows ``anomalib-spd finetune``; parsed, and nothing is built before :meth:`run`.
     """
-
-    datamodule: NormalBatches
 
     def __init__(self, args: Sequence[str]) -> None:
         self.args = list(args)
@@ -66,92 +61,82 @@ class FinetuneCLI(TrainingCLI):
         )
         parser.add_argument("--folder", type=Path, default=Path("runs/finetune"), help="of runs, one folder a name")
         parser.add_argument("--batch_size", type=PositiveInt, default=32, help="images a step; each has its negatives")
-        parser.add_argument("--side", type=PositiveInt, default=256, help="that images are stretched to, pixels")
+        parser.add_argument("--image_size", type=PositiveInt, default=256, help="that images are resized to, pixels")
         parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="processes that decode")
         super().add_arguments_to_parser(parser)
 
     def link_folder(self, parser: LightningArgumentParser) -> None:
-        """Give each name a folder of its own: no run is to go on from another's checkpoint."""
+        """Give each name a folder of its own: no run resumes from another's checkpoint."""
         parts = ("folder", "name")
         parser.link_arguments(parts, "trainer.default_root_dir", compute_fn=lambda *parts: str(Path(*parts)))
         parser.link_arguments(parts, "checkpoint.dirpath", compute_fn=lambda *parts: str(Path(*parts, "checkpoints")))
 
-    def each(self) -> list[list[str]]:
-        """Return the arguments of every training that is asked for.
+    def instantiate_classes(self) -> None:
+        """Build nothing yet (a hook of ``LightningCLI``)."""
+
+    def run(self) -> None:
+        """Make every backbone that is asked for, once all of their names are checked."""
+        command = self.config
+        backbones = self.backbones()
+        for name in backbones:
+            check_new_name(name, command.folder)
+        for name, categories in backbones.items():
+            self.config, args = command.clone(), self.args
+            self.config.name = name
+            if len(categories) == 1:  # what is recorded makes this backbone alone
+                self.config.categories, self.config.data.init_args.category = None, categories[0]
+                args = [*args, "--categories=null", f"--data.init_args.category={categories[0]}", f"--name={name}"]
+            if self.make(shlex.join(["anomalib-spd", "finetune", *args])):
+                print(f"{name} is in the registry: --model.backbone {name}")
+
+    def backbones(self) -> dict[str, list[str]]:
+        """Return the names of the backbones to be made, with the categories of their images, if they have some.
 
         Raises:
             ValueError: where several backbones would get one name, or a data module has no categories.
         """
-        name, categories, of_data = self.config.name, self.config.categories, self.config.data.init_args
-        if (categories or CATEGORY in name) and "category" not in of_data:
-            raise ValueError(
-                f"{self.config.data.class_path} has no categories: leave them out, and {CATEGORY} in the name"
-            )
+        name, categories, data = self.config.name, self.config.categories or [], self.config.data
+        if (categories or CATEGORY in name) and "category" not in data.init_args:
+            raise ValueError(f"{data.class_path} has no categories: leave them out, and {CATEGORY} in the name")
         if self.config.per == "dataset":
             if CATEGORY in name:
                 raise ValueError(f"One backbone for all categories cannot have {CATEGORY} in its name. Got {name!r}.")
-            return [self.args]
-        if categories and len(set(categories)) > 1 and CATEGORY not in name:
+            return {name: categories}
+        if len(set(categories)) > 1 and CATEGORY not in name:
             raise ValueError(f"Each of {categories} gets a backbone: have {CATEGORY} in the name. Got {name!r}.")
         if not categories and CATEGORY not in name:
-            return [self.args]
-        return [
-            [
-                *self.args,
-                "--categories=null",
-                f"--data.init_args.category={each}",
-                f"--name={name.replace(CATEGORY, each)}",
-            ]
-            for each in categories or [of_data.category]
-        ]
+            return {name: []}
+        return {name.replace(CATEGORY, each): [each] for each in categories or [data.init_args.category]}
 
-    def instantiate_classes(self) -> None:
-        """Build nothing yet (a hook of ``LightningCLI``)."""
+    def make(self, command: str) -> Backbone | None:
+        """Make one backbone by the settings as they are.
 
-    def build(self) -> None:
-        """Build model, data and trainer."""
-        super().instantiate_classes()
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Take the normal images of the data modules (a hook of ``LightningCLI``)."""
+        Args:
+            command: that makes it.
+        """
         config = self.config
-        modules: Any = self.datamodule if config.categories is None else [self._of(each) for each in config.categories]
-        self.datamodule = NormalBatches(modules, config.batch_size, config.side, config.num_workers, stretch=True)
-        return super().instantiate_trainer(**kwargs)
-
-    def _of(self, category: str) -> AnomalibDataModule:
-        """Return the data module of another category."""
-        data = json.loads(self.parser.dump(self.config, format="json"))["data"]
-        return build_data({**data, "init_args": {**data["init_args"], "category": category}})
-
-
-def _run(cli: FinetuneCLI) -> None:
-    name, checkpoint = cli.config.name, Path(cli.config.checkpoint.dirpath) / "last.ckpt"
-    on_shelf = name in backbones.available() and _made_of(name, checkpoint)
-    if not on_shelf:
-        check_name(name)  # before hours of training
-    cli.build()
-    trainer: Any = cli.trainer
-    cli.fit()  # or find that all is done, or that the checkpoint is of another run
-    if trainer.fast_dev_run or not trainer.is_global_zero:  # one of several processes names it
-        return
-    if not on_shelf:
-        images = cli.datamodule.images
-        assert images is not None, "the training had some"
-        backbones.add(
-            name,
-            checkpoint,
-            data=f"{len(images)} normal training images of {cli.datamodule.title}",
-            command=shlex.join(["anomalib-spd", "finetune", *cli.args]),
+        trainer = vars(self.build("trainer", config.trainer))
+        if not trainer["fast_dev_run"]:
+            trainer["callbacks"] = [*listed(trainer["callbacks"]), SaveConfigCallback(self.parser, config)]
+        return finetune(
+            lambda: self.build("model", config.model),
+            [self.data_of(each) for each in config.categories or [None]],
+            config.name,
+            folder=config.folder,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            num_workers=config.num_workers,
+            seed=config.seed_everything,
+            checkpoint={key: each for key, each in vars(config.checkpoint).items() if key not in OWN_CHECKPOINT},
+            ckpt_path=config.ckpt_path,
+            command=command,
+            **trainer,
         )
-    elif not _made_of(name, checkpoint):
-        msg = (
-            f"The training went on, but the name {name!r} is taken by what it was: anomalib-spd backbones remove {name}"
-        )
-        raise ValueError(f"{msg}, and give the same command again")
-    print(f"{name} is on the shelf: --model.backbone {name}")
 
-
-def _made_of(name: str, checkpoint: Path) -> bool:
-    """Whether a backbone on the shelf was made of a checkpoint."""
-    return checkpoint.is_file() and sha256_of(checkpoint) in backbones.find(name).provenance.checkpoint
+    def data_of(self, category: str | None) -> AnomalibDataModule:
+        """Return the data module, or that of another category."""
+        data = self.config.data.clone()
+        if category is not None:
+            data.init_args.category = category
+        module: AnomalibDataModule = self.build("data", data)
+        return module

@@ -61,14 +61,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def pretrain(args: list[str]) -> int:
     """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
-    from lightning.pytorch import LightningDataModule
+    from anomalib_spd.cli.pretrain import run
 
-    from anomalib_spd.cli.training import TrainingCLI, leave_processes
-    from anomalib_spd.pretraining import SPDPretraining
-
-    TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
-    leave_processes()
-    return 0
+    return run(args)
 
 
 def finetune(args: list[str]) -> int:

@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
             "init_args": {"backbone": "tiny_a", "operation": "paste", "frozen_steps": 1},
         },
         "trainer": {"max_steps": 3, "max_epochs": -1, "enable_progress_bar": False},
-        **{"batch_size": 4, "side": 32, "num_workers": 0},
+        **{"batch_size": 4, "image_size": 32, "num_workers": 0},
     }
     write_config(tmp_path / "recipe.yaml", recipe)
     with tiny_shelf(tmp_path):

@@ -16,7 +16,7 @@ from anomalib_spd.backbones.record import sha256_of
 from anomalib_spd.cli.main import main
 from tests.benchmark.grids import LAYERS, tiny_shelf
 from tests.conftest import REPOSITORY
-from tests.finetuning.tiny import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
+from tests.finetuning.small import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
 RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "finetune").glob("*.yaml"))
 
@@ -71,7 +71,7 @@ def test_the_same_command_again_does_nothing(root: Path, runs: Path, capsys: pyt
     last = runs / "tuned" / "checkpoints" / "last.ckpt"
     before, shelf = last.read_bytes(), find("tuned").weights.stat().st_mtime_ns
     assert finetune(root, runs, "tuned", "--batch_size", "32") == 0
-    assert "tuned is on the shelf: --model.backbone tuned" in capsys.readouterr().out
+    assert "tuned is in the registry: --model.backbone tuned" in capsys.readouterr().out
     assert last.read_bytes() == before
     assert find("tuned").weights.stat().st_mtime_ns == shelf
 
@@ -82,7 +82,7 @@ def test_more_steps_than_those_of_the_shelf_are_told(
     longer = ("--batch_size", "32", "--trainer.max_steps", "11")
     shelf = find("tuned").provenance
     line = failing(capsys, root, runs, "tuned", *longer)
-    assert "The training went on, but the name 'tuned' is taken by what it was" in line
+    assert "The training went on, but the name 'tuned' is taken by its earlier result" in line
     assert "backbones remove tuned, and give the same command again" in line
     assert checkpoint(runs, "tuned")["global_step"] == 11
     assert find("tuned").provenance == shelf

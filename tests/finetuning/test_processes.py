@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY
-from tests.finetuning.tiny import MEMORY, RECIPE, of_visa, small
+from tests.finetuning.small import MEMORY, RECIPE, of_visa, small
 
 
 class Keeping(Callback):
@@ -46,7 +46,7 @@ def test_two_processes_learn_the_same_and_one_of_them_names_it(
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "error:" not in ran.stderr
-    assert ran.stdout.count("both is on the shelf") == 1
+    assert ran.stdout.count("both is in the registry") == 1
 
     kept = [torch.load(tmp_path / "both" / f"process_{rank}.pt", weights_only=True) for rank in range(2)]
     (seen, learnt), (others, same) = kept

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from anomalib_spd.data import NormalBatches
 from tests.data.sets import visa
+from tests.finetuning.small import equal
 from tests.finetuning.test_patch_classification import small
-from tests.finetuning.tiny import equal
 
 STEPS = 6
 State = dict[str, Tensor]

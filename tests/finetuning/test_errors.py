@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from anomalib_spd.backbones import find
-from tests.finetuning.tiny import MEMORY, checkpoint, failing, finetune, weights
+from tests.finetuning.small import MEMORY, checkpoint, failing, finetune, weights
 
 
 @pytest.fixture

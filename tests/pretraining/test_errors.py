@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 
 from anomalib_spd.cli.main import main
 from tests.conftest import REPOSITORY
-from tests.pretraining.test_going_on import arguments, weights
+from tests.pretraining.test_resume import arguments, weights
 
 
 def run(images: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -20,10 +20,10 @@ def small(folder: Path, *more: str, recipe: Path = RECIPE) -> list[str]:
     layers = "--model.init_args.layers=[blocks.1,blocks.2]"
     parts = "--model.init_args.frozen=[conv_stem,bn1,blocks.0]"
     # in smaller images there is no place away from a change
-    of_memory = (layers, parts, "--side", "64")
+    of_memory = (layers, parts, "--image_size", "64")
     return [
         *("--model.init_args.backbone", "tiny_a", "--model.init_args.classifier", "tiny_b"),
-        *("--folder", str(folder), "--batch_size", "2", "--side", "32", "--num_workers", "0"),
+        *("--folder", str(folder), "--batch_size", "2", "--image_size", "32", "--num_workers", "0"),
         *(of_memory if recipe == MEMORY else ("--model.init_args.frozen_steps", "2")),
         *("--trainer.max_steps", str(STEPS), "--trainer.accelerator", "cpu", "--trainer.devices", "1"),
         *("--checkpoint.every_n_train_steps", str(EVERY), *more),

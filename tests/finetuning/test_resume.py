@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.finetuning.tiny import MEMORY, RECIPE, equal, finetune, of_visa, small, stopping, weights
+from tests.finetuning.small import MEMORY, RECIPE, equal, finetune, of_visa, small, stopping, weights
 
 # a warm-up that a checkpoint lies in
 WARM_UP = ("--model.init_args.frozen_steps", "3")
@@ -56,7 +56,7 @@ def test_a_training_that_ended_before_it_had_its_name_gets_it(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("anomalib_spd.cli.finetune.backbones.add", full)
+        patch.setattr("anomalib_spd.finetuning.run.backbones.add", full)
         assert finetune(root, tmp_path, "late", "--trainer.max_steps", "3") == 1
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
     before = (tmp_path / "late" / "checkpoints" / "last.ckpt").read_bytes()
