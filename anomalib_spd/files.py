@@ -104,7 +104,7 @@ def cache_folder(name: str) -> Path:
     """Return the folder of a cache: ``.NAME`` in ``$ANOMALIB_SPD_HOME``, or ``NAME`` in the platform's folder for caches.
 
     Args:
-        name: of the cache, such as ``"index"``.
+        name: of the cache, such as ``"saliency"``.
     """
     if os.environ.get(HOME_VARIABLE):
         # the dot keeps the registry, which reads the same folder, from taking it for a backbone

@@ -46,7 +46,7 @@ class Pictures(ImageBatches):
     """Batches of the first images of a folder, as a fine-tuning reads them."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        super().__init__(arguments.batch, arguments.side, arguments.workers, stretch=True)
+        super().__init__(arguments.batch, arguments.image_size, arguments.workers, keep_aspect=False)
         self.files = files_of(arguments)
 
     def list_images(self) -> tuple[ImageIndex, str]:
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="how many of them; by default all")
     parser.add_argument("--backbone", default="efficientnet_lite0_in1k")
     parser.add_argument("--classifier", default="efficientnet_lite0_in1k", help="whose maps guide the swaps")
-    parser.add_argument("--side", type=int, default=256, help="of the images, pixels")
+    parser.add_argument("--image-size", type=int, default=256, help="of the images, pixels")
     parser.add_argument("--batch", type=int, default=32, help=f"images a step, of which {WAYS} times as many inputs")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that decode")
@@ -94,7 +94,7 @@ def main() -> None:
     threads = f"{arguments.threads} of {os.cpu_count()} threads"
     print(f"{arguments.device} ({name}), {threads}, {arguments.workers} worker(s)")
     print(f"torch {torch.__version__}, THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', 'unset')}")
-    inputs = f"batch {arguments.batch}, {WAYS * arguments.batch} inputs of {arguments.side} px"
+    inputs = f"batch {arguments.batch}, {WAYS * arguments.batch} inputs of {arguments.image_size} px"
     print(f"{arguments.backbone}, {inputs}, {len(files_of(arguments))} images, {arguments.precision}")
     with tempfile.TemporaryDirectory() as folder:
         swap, paste = method("swap", folder, arguments), method("paste", folder, arguments)
@@ -217,7 +217,7 @@ def trainings(swap: PatchClassification, paste: PatchClassification, arguments: 
     """Time the trainings from the files to the optimiser, and the network's part of them."""
     theirs, network = PerImageCutPaste(arguments.backbone), PerImageCutPaste(arguments.backbone, channels_last=True)
     plain = argparse.Namespace(**vars(arguments) | {"precision": "32-true"})
-    noise = list(torch.randn(WAYS, arguments.batch, 3, arguments.side, arguments.side))
+    noise = list(torch.randn(WAYS, arguments.batch, 3, arguments.image_size, arguments.image_size))
     batches: Any = [noise] * (arguments.warm_up + arguments.steps)
     turns: dict[str, Callable[[], Turn]] = {
         name: partial(training_turn, model, data, how)
@@ -235,7 +235,7 @@ def trainings(swap: PatchClassification, paste: PatchClassification, arguments: 
 
 def per_image(arguments: argparse.Namespace, in_memory: bool = False) -> DataLoader[Any]:
     """Return batches as the public re-implementations make them."""
-    return pil_loader(files_of(arguments), arguments.side, arguments.batch, arguments.workers, in_memory)
+    return pil_loader(files_of(arguments), arguments.image_size, arguments.batch, arguments.workers, in_memory)
 
 
 def training_turn(model: LightningModule, data: Callable[[], Any], arguments: argparse.Namespace) -> Turn:

@@ -3,7 +3,6 @@
 from anomalib_spd.data.categories import CategoryFolder, SyntheticParts
 from anomalib_spd.data.images import ImageFolder, LabelledImages
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.data.normal_batches import NormalBatches
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.data.sample import Sample
 from anomalib_spd.data.shards import ImageShards
@@ -14,7 +13,6 @@ __all__ = [
     "ImageIndex",
     "ImageShards",
     "LabelledImages",
-    "NormalBatches",
     "NormalImages",
     "Sample",
     "SyntheticParts",

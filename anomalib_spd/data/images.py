@@ -1,4 +1,4 @@
-"""Images for pre-training: a folder of pictures, or a list of them, with classes."""
+"""Batches of a folder's images, or of a list's, for pre-training."""
 
 import logging
 from abc import abstractmethod
@@ -19,92 +19,88 @@ from anomalib_spd.data.sampler import ResumableSampler
 
 logger = logging.getLogger(__name__)
 
-#: a run stops where more than this share of its images cannot be read
-FAULTY_SHARE = 0.01
-
-#: faulty files that an error names
-_NAMED = 20
+#: a run stops if it cannot read more than this share of its images
+MAX_UNREADABLE = 0.01
 
 
-def decode(file: Path | BinaryIO, side: int, stretch: bool = False) -> Tensor:
-    """Read an image: the short side resized, the middle cut out.
+def decode(file: Path | BinaryIO, image_size: int, keep_aspect: bool = True) -> Tensor:
+    """Read an image as a square: resize the short side and crop the center, or resize both sides.
 
     Args:
         file: path or open file.
-        side: of what is returned, pixels.
-        stretch: resize both sides instead, as detectors do.
+        image_size: side of the square, pixels.
+        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
 
     Returns:
-        uint8 ``(3, side, side)`` in ``[0, 255]``.
+        uint8 ``(3, image_size, image_size)`` in ``[0, 255]``.
 
     Raises:
-        Exception: of nearly any kind, where the file is no image, damaged or truncated: that is how Pillow is.
+        Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
     """
     with Image.open(file) as image:
         pixels = v2.functional.pil_to_tensor(image.convert("RGB"))
-    resized: Tensor = v2.functional.resize(pixels, [side, side] if stretch else [side], antialias=True)
-    cut: Tensor = v2.functional.center_crop(resized, [side, side])
-    return cut
+    size = [image_size] if keep_aspect else [image_size, image_size]
+    resized: Tensor = v2.functional.resize(pixels, size, antialias=True)
+    cropped: Tensor = v2.functional.center_crop(resized, [image_size, image_size])
+    return cropped
 
 
-def stopped(count: int, share_of: str, names: Sequence[str]) -> OSError:
-    """Make the error that stops a run with too many faulty files.
+def too_many_unreadable(count: int, total: str, names: Sequence[str]) -> OSError:
+    """Return the error that stops a run; it lists the first 20 files.
 
     Args:
-        count: of faulty files.
-        share_of: what they are more than the allowed share of.
-        names: of them; the message has the first.
+        count: number of unreadable files.
+        total: what they are counted among, for the message.
+        names: the unreadable files.
     """
-    listed = "\n  ".join(names[:_NAMED])
-    more = f"\n  and {count - _NAMED} more" if count > _NAMED else ""
+    listed = "\n  ".join(names[:20])
+    more = f"\n  and {count - 20} more" if count > 20 else ""
     return OSError(
-        f"{count} of {share_of} cannot be read as images, which is more than {FAULTY_SHARE:.0%}. Replace or remove "
+        f"{count} of {total} cannot be read as images, which is more than {MAX_UNREADABLE:.0%}. Replace or remove "
         f"them:\n  {listed}{more}"
     )
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Images with the numbers of their classes, as :meth:`ImageIndex.of` lists them.
+    """Square images with the numbers of their classes.
 
-    A file that cannot be read, or is truncated, is named once in the log, as a warning, and another image takes its place, of the
-    same class if there is one, the same each time. Such files are counted over all worker processes of a loader (processes of a distributed
-    training each count those that they meet); above 1 % of all, reading stops.
+    An unreadable or truncated file is logged once, as a warning, and replaced by another image, of the same class if there is
+    one; always by the same one. All worker processes of a loader count such files together (each process of a distributed
+    training counts those that it meets); above 1 % of all files, reading stops.
 
     Args:
-        root: folder, text file with a list, or a list as such.
-        side: images are returned as ``side x side``: the short side resized, the middle cut out, pixels.
+        root: folder, text file or index; see :meth:`ImageIndex.of`.
+        image_size: side of the square images, pixels.
         relative_to: folder to which a text file's paths are relative; by default its own.
-        cache: folder of cached lists; by default the package's own.
-        stretch: resize both sides instead, as detectors do.
+        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
 
     Attributes:
-        files: paths, in alphabetical order or the text file's.
+        files: the :class:`ImageIndex`.
 
     Raises:
-        FileNotFoundError: where there is no such folder or list, or no image in it.
-        ValueError: where ``side`` is not positive, or a text file is not as it must be.
+        FileNotFoundError: if the folder or list does not exist, or has no image.
+        ValueError: if ``image_size`` is not positive, or a text file is malformed.
     """
 
     def __init__(
         self,
         root: Path | str | ImageIndex,
-        side: int = 256,
+        image_size: int = 256,
         relative_to: Path | str | None = None,
-        cache: Path | str | None = None,
-        stretch: bool = False,
+        keep_aspect: bool = True,
     ) -> None:
-        if side < 1:
-            raise ValueError(f"side must be at least 1 pixel, got {side}")
-        self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root, relative_to, cache)
-        self.side = side
-        self.stretch = stretch
+        if image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+        self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root, relative_to)
+        self.image_size = image_size
+        self.keep_aspect = keep_aspect
         # a byte for each file, in memory that worker processes share however they are started
-        self._is_faulty = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()
+        self._is_unreadable = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()
 
     @property
     def classes(self) -> list[str]:
-        """Names in the order of their numbers."""
-        return list(self.files.classes)
+        """Names of the classes in the order of their numbers."""
+        return self.files.classes
 
     @property
     def labels(self) -> list[int]:
@@ -113,99 +109,101 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return labels
 
     @property
-    def faulty(self) -> list[Path]:
-        """The files that could not be read so far, by any worker process."""
-        return [self.files[index] for index in self._is_faulty.nonzero().flatten().tolist()]
+    def unreadable(self) -> list[Path]:
+        """The files that no worker process could read so far."""
+        return [self.files[index] for index in self._is_unreadable.nonzero().flatten().tolist()]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return uint8 ``(3, side, side)`` in ``[0, 255]`` and the class's number, of this image or one in its place.
+        """Return uint8 ``(3, image_size, image_size)`` in ``[0, 255]`` and the number of the class.
 
         Raises:
-            OSError: where more than 1 % of the files cannot be read; the message names them.
+            OSError: if more than 1 % of the files cannot be read; the message lists them.
         """
-        for number in self._in_order_for(index):
+        for number in self._candidates(index):
             try:
-                return decode(self.files[number], self.side, self.stretch), int(self.files.labels[number])
+                return decode(self.files[number], self.image_size, self.keep_aspect), int(self.files.labels[number])
             except Exception as error:  # Pillow raises nearly anything for damaged files
-                self._note(number, error)
-        raise AssertionError("where nothing can be read, more than 1 % cannot")
+                self._record(number, error)
+        raise AssertionError("if nothing can be read, more than 1 % cannot")
 
-    def _in_order_for(self, index: int) -> Iterator[int]:
-        """Yield an image, and what may take its place: others of its class, then any; by the index alone, so that runs can be repeated."""
+    def _candidates(self, index: int) -> Iterator[int]:
+        """Yield an image and its replacements: others of its class, then any, in an order that depends on the index alone."""
         yield index
         order = np.random.default_rng(index)
         yield from map(int, order.permutation(np.flatnonzero(self.files.labels == self.files.labels[index])))
         yield from map(int, order.permutation(len(self)))
 
-    def _note(self, index: int, error: Exception) -> None:
-        if not self._is_faulty[index]:
-            self._is_faulty[index] = 1
-            path = self.files[index]
-            logger.warning("%s cannot be read as an image (%s); another takes its place", path, error)
-        count = int(self._is_faulty.count_nonzero())
-        if count > FAULTY_SHARE * len(self):
-            raise stopped(count, f"{len(self)} files", [str(path) for path in self.faulty]) from error
+    def _record(self, index: int, error: Exception) -> None:
+        if not self._is_unreadable[index]:
+            self._is_unreadable[index] = 1
+            logger.warning("%s cannot be read as an image (%s); another replaces it", self.files[index], error)
+        count = int(self._is_unreadable.count_nonzero())
+        if count > MAX_UNREADABLE * len(self):
+            raise too_many_unreadable(count, f"{len(self)} files", [str(path) for path in self.unreadable]) from error
 
 
 class ImageBatches(LightningDataModule):
-    """Base of data modules with batches of images as bytes; augmentation happens on the device, in the training module.
+    """Base of data modules that give batches of uint8 images; the training module augments them on the device.
 
-    A subclass says which images (:meth:`list_images`).
+    A subclass lists the images (:meth:`list_images`).
 
     Args:
         batch_size: images per step and device.
-        side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
-            larger than they are.
-        num_workers: processes that decode.
-        stretch: resize both sides, as detectors do, instead of the short one, of which the middle is cut out.
+        image_size: side of the square images, pixels. Training modules crop smaller views from them.
+        num_workers: number of processes that decode.
+        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
 
     Attributes:
-        images: known when ``setup`` has returned.
+        images: the :class:`LabelledImages`, set by ``setup``.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: if a value is out of range.
     """
 
-    def __init__(self, batch_size: int, side: int, num_workers: int, stretch: bool = False) -> None:
+    def __init__(self, batch_size: int, image_size: int, num_workers: int, keep_aspect: bool = True) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("side", side, 1), ("num_workers", num_workers, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("image_size", image_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be {least} or more, got {value}")
         self.batch_size = batch_size
-        self.side = side
+        self.image_size = image_size
         self.num_workers = num_workers
-        self.stretch = stretch
+        self.keep_aspect = keep_aspect
         self.images: LabelledImages | None = None
         self._progress = {"seen": 0, "batches": 1}
 
     @abstractmethod
     def list_images(self) -> tuple[ImageIndex, str]:
-        """Return the images, and their name in messages."""
+        """Return the images, and their name for messages."""
 
     def setup(self, stage: str) -> None:
         """List the images.
 
         Raises:
-            ValueError: where there are too few images.
-            FileNotFoundError: where there is none.
+            ValueError: if there are too few images.
+            FileNotFoundError: if there is none.
         """
         index, name = self.list_images()
         self.check_number(index, name, self.trainer.world_size if self.trainer else 1)
-        self.images = LabelledImages(index, self.side, stretch=self.stretch)
+        self.images = LabelledImages(index, self.image_size, keep_aspect=self.keep_aspect)
 
     def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
-        """Refuse too few images.
+        """Check that there are enough images.
 
         Args:
             index: the images.
-            name: of them, in messages.
-            processes: that share them.
+            name: their name for messages.
+            processes: number of processes that share them.
 
         Raises:
-            ValueError: where there are fewer than two images, or fewer than a batch on each device.
+            ValueError: if there are fewer than two images, or fewer than a batch per process.
         """
         if len(index) < 2:
             raise ValueError(f"{name} holds 1 image, but the methods compare images with others: give two or more.")
@@ -216,29 +214,29 @@ class ImageBatches(LightningDataModule):
                 "Give a smaller --data.batch_size."
             )
 
-    def sampler(self, images: LabelledImages, **where: Any) -> ResumableSampler:
-        """Return the order of the images; a subclass may give another.
+    def sampler(self, images: LabelledImages, **settings: Any) -> ResumableSampler:
+        """Return the sampler; subclasses may return another one.
 
         Args:
-            images: that are put in order.
-            **where: see :class:`ResumableSampler`.
+            images: the images to be ordered.
+            **settings: the other arguments of :class:`ResumableSampler`.
         """
-        return ResumableSampler(images, **where)
+        return ResumableSampler(images, **settings)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far a checkpoint's run has come: batches seen, and batches an epoch."""
+        """Return the progress for a checkpoint: batches seen, and batches per epoch."""
         if self.trainer is None:
             return {}
         return {"seen": self.trainer.fit_loop.total_batch_idx + 1, "batches": int(self.trainer.num_training_batches)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note how far the run had come that is gone on with."""
+        """Restore the progress of a checkpoint."""
         self._progress = {**self._progress, **state_dict}
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return batches in the order of seed and epoch; the last, smaller one is dropped, for batch norm's sake.
+        """Return shuffled batches; an incomplete last batch is dropped, for batch norm's sake.
 
-        A run that goes on begins where it was, unless another number of batches make an epoch now: then with the epoch.
+        A resumed run begins at the next batch, or at the start of the epoch if the number of batches per epoch has changed.
         """
         assert self.images is not None, "Lightning calls setup first"
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -260,38 +258,34 @@ class ImageBatches(LightningDataModule):
 
 
 class ImageFolder(ImageBatches):
-    """Batches of the images of a folder, or of a text file's list, as bytes.
+    """Batches of a folder's images, or of those that a text file lists, as uint8.
 
-    Files that cannot be read are replaced, see :class:`LabelledImages`.
+    Unreadable files are replaced, see :class:`LabelledImages`.
 
     Args:
-        root: folder of images, or text file with one path a line; see :meth:`ImageIndex.of`.
+        root: folder of images, or text file with one path per line; see :meth:`ImageIndex.of`.
         batch_size: images per step and device.
-        side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
-            larger than they are.
-        num_workers: processes that decode.
+        image_size: side of the square images, pixels. Training modules crop smaller views from them.
+        num_workers: number of processes that decode.
         relative_to: folder to which a text file's paths are relative; by default its own.
-        cache: folder of cached lists; by default ``.index`` in ``$ANOMALIB_SPD_HOME``, or the platform's for caches.
 
     Raises:
-        ValueError: where a batch is larger than the folder, or a value is out of range.
-        FileNotFoundError: where the folder does not exist or holds no image.
+        ValueError: if a batch is larger than the folder, or a value is out of range.
+        FileNotFoundError: if the folder does not exist or holds no image.
     """
 
     def __init__(
         self,
         root: Path | str,
         batch_size: int = 32,
-        side: int = 256,
+        image_size: int = 256,
         num_workers: int = 2,
         relative_to: Path | str | None = None,
-        cache: Path | str | None = None,
     ) -> None:
-        super().__init__(batch_size, side, num_workers)
+        super().__init__(batch_size, image_size, num_workers)
         self.root = root
         self.relative_to = relative_to
-        self.cache = cache
 
     def list_images(self) -> tuple[ImageIndex, str]:
-        """List the folder, or read the list."""
-        return ImageIndex.of(self.root, self.relative_to, self.cache), f"The image folder or list {self.root}"
+        """List the folder, or read the text file."""
+        return ImageIndex.of(self.root, self.relative_to), f"The image folder or list {self.root}"

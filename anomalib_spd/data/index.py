@@ -1,117 +1,59 @@
-"""The names of very many images: listed once, kept in a few arrays, cached on disk."""
+"""Lists of image files with their classes, as NumPy arrays."""
 
 import logging
 import os
-import re
-import time
-from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_spd.files import atomic_write, cache_folder, digest
-
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-
-_SUFFIXES = tuple(EXTENSIONS)
-
-#: fewer images than that are listed in less time than a cache saves
-CACHED_FROM = 10_000
-
-#: part of the cache's key: raise it where the arrays, or what is listed, change
-_FORMAT = 1
-
-#: a time stamp may be as coarse as two seconds (FAT): of a younger one, the next change may not be seen
-_SETTLED = 2.0
-
-
-class Names:
-    """Texts in one array: a million file names take tens of megabytes, as a list of ``str`` a hundred.
-
-    Worker processes that are forked share the array; of a list they would copy every page that they read, since Python
-    counts references inside the objects.
-
-    Args:
-        text: uint8, the bytes of all names, each followed by a zero.
-    """
-
-    def __init__(self, text: npt.NDArray[np.uint8]) -> None:
-        self.text = text
-        self._ends = np.flatnonzero(text == 0)
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> "Names":
-        """Pack names."""
-        return cls(np.frombuffer(bytearray().join(os.fsencode(name) + b"\0" for name in names), np.uint8))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the arrays, bytes."""
-        return self.text.nbytes + self._ends.nbytes
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> str:
-        index = range(len(self))[index]  # IndexError, and negative numbers, as a list has them
-        start = self._ends[index - 1] + 1 if index else 0
-        return os.fsdecode(self.text[start : self._ends[index]].tobytes())
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageIndex:
     """Image files with the numbers of their classes; a sequence of paths.
 
+    Names are bytes in one array: a million take tens of megabytes, and forked worker processes share them. They would copy the
+    pages of a list of ``str`` that they read, since Python counts references inside the objects.
+
     Args:
         root: folder to which names are relative.
-        names: of the files.
-        labels: int32 ``(len(names),)``, each in ``[0, len(classes))``.
+        names: bytes ``(N,)``, paths in the file system's encoding.
+        labels: int32 ``(N,)``, each in ``[0, len(classes))``, or -1 for images without a class.
         classes: names in the order of their numbers.
     """
 
     root: Path
-    names: Names
+    names: npt.NDArray[np.bytes_]
     labels: npt.NDArray[np.int32]
-    classes: Names
+    classes: list[str]
 
     @classmethod
-    def of(
-        cls, root: Path | str, relative_to: Path | str | None = None, cache: Path | str | None = None
-    ) -> "ImageIndex":
-        """List the images of a folder, or take them from a text file.
+    def of(cls, root: Path | str, relative_to: Path | str | None = None) -> "ImageIndex":
+        """List the images of a folder, or read a text file.
 
-        A folder's images are those below it, at any depth, in alphabetical order; links to folders are followed. A
-        picture in a sub-folder has the first sub-folder's name as its class (``cat/deep/1.jpg``); one that lies in the
-        folder itself, its own name up to the first underscore, which in ImageNet's file names is the class
-        (``n01440764_10026.JPEG``). Classes are numbered in alphabetical order.
+        A folder's images are those below it, at any depth, in alphabetical order; links to folders are followed. The class
+        of an image is the name of the first sub-folder (``cat/deep/1.jpg``) or, directly in the folder, the file's name up to
+        the first underscore, as in ImageNet (``n01440764_10026.JPEG``). Classes are numbered in alphabetical order.
 
-        A text file (UTF-8) has one path a line, and after a tab a class where there are classes. Its order is kept.
-        Classes that are all whole numbers are numbered by value, others in alphabetical order. Without classes, a path
-        has the class that it has in a folder; one that is not below ``relative_to``, its folder's name.
-
-        From :data:`CACHED_FROM` images on, the list is cached, and read from the cache as long as no folder's, or the
-        text file's, time of change and size have changed: this notices images that are added, removed and renamed, and
-        no change of a picture's content, which is not in the list.
+        A text file (UTF-8) has one path per line, and after a tab a class where there are classes. Its order stays. Classes
+        that are all whole numbers are numbered by value, others in alphabetical order. Without classes, a path has the
+        class that it has in a folder; one outside of ``relative_to`` has the name of its own folder. On a slow file system a
+        text file is also the faster one: a folder is listed at each start.
 
         Args:
             root: the folder or the text file.
             relative_to: folder to which a text file's paths are relative; by default its own.
-            cache: folder of the cache; by default that of :func:`anomalib_spd.files.cache_folder`.
 
         Raises:
-            FileNotFoundError: where ``root`` does not exist or holds no image, or a text file's first image does not
-                exist.
-            ValueError: where some lines of a text file have a class and others have none, or ``relative_to`` is given
-                for a folder.
+            FileNotFoundError: if ``root`` does not exist or holds no image, or a text file's first image does not exist.
+            ValueError: if some lines of a text file have a class and others have none, or ``relative_to`` is given for a
+                folder.
         """
         root = Path(root)
         if not root.exists():
@@ -119,22 +61,16 @@ class ImageIndex:
         if relative_to is not None and root.is_dir():
             raise ValueError(f"relative_to is for the paths of a text file, but {root} is a folder; leave it out")
         base = root if root.is_dir() else Path(relative_to or root.parent)
-        key = f"{_FORMAT}\0{root.resolve()}\0{base.resolve()}"
-        file = Path(cache or cache_folder("index")) / f"{digest(key)[:32]}.npz"
-        arrays = _cached(file, root)
-        if arrays is None:
-            listing = _Listing()
-            if root.is_dir():
-                _list_folder(listing, str(root.resolve()))
-            else:
-                _list_file(listing, root, base)
-            if not len(listing.labels):
-                nothing = f"holds no image ({', '.join(sorted(EXTENSIONS))})" if root.is_dir() else "has no line"
-                raise FileNotFoundError(f"The image folder or list {root} {nothing}. {_ANOTHER}")
-            arrays = listing.arrays()
-            if len(listing.labels) >= CACHED_FROM:
-                _cache(file, arrays, root)
-        index = cls(base, Names(arrays["names"]), arrays["labels"], Names(arrays["classes"]))
+        if root.is_dir():
+            names = list(_walk(str(root)))
+            labels, classes = _number((_class_of(name) for name in names), by_value=False)
+        else:
+            names, class_names = _read_list(root, base)
+            labels, classes = _number(class_names, by_value=True)
+        if not names:
+            nothing = f"holds no image ({', '.join(EXTENSIONS)})" if root.is_dir() else "has no line"
+            raise FileNotFoundError(f"The image folder or list {root} {nothing}. {_ANOTHER}")
+        index = cls(base, _encode(names), labels, classes)
         if not root.is_dir() and not index[0].exists():
             raise FileNotFoundError(
                 f"The first image of the list {root} does not exist: {index[0]}. "
@@ -144,25 +80,20 @@ class ImageIndex:
 
     @classmethod
     def of_files(cls, files: Iterable[Path | str]) -> "ImageIndex":
-        """Take files as they are named, all of one class."""
-        names = Names.of(str(file) for file in files)
-        return cls(Path(), names, np.zeros(len(names), np.int32), Names.of(["images"]))
+        """Return an index of these files, all of one class."""
+        names = _encode(str(file) for file in files)
+        return cls(Path(), names, np.zeros(len(names), np.int32), ["images"])
 
-    def with_others(self, others: "ImageIndex") -> "ImageIndex":
-        """Return these images and others behind them, which are of no class: their label is -1."""
-        names = Names.of(str(path) for index in (self, others) for path in index)
+    def with_background(self, others: "ImageIndex") -> "ImageIndex":
+        """Return these images followed by others, whose label is -1."""
+        names = _encode(str(path) for index in (self, others) for path in index)
         return ImageIndex(Path(), names, np.append(self.labels, np.full(len(others), -1, np.int32)), self.classes)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the arrays, bytes."""
-        return self.names.nbytes + self.labels.nbytes + self.classes.nbytes
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Path:
-        return self.root / self.names[index]
+        return self.root / os.fsdecode(self.names[index])
 
     def __iter__(self) -> Iterator[Path]:
         return (self[index] for index in range(len(self)))
@@ -171,76 +102,34 @@ class ImageIndex:
 _ANOTHER = "Give another with --data.root."
 
 
-class _Listing:
-    """A list that grows, in arrays from the start: objects for a million images would need several times their memory."""
-
-    def __init__(self) -> None:
-        self.names = bytearray()
-        self.labels = array("i")
-        self.numbers: dict[str, int] = {}
-        self.by_value = False
-        self.sources: list[str] = []
-        self.stamps: list[tuple[int, int]] = []
-
-    def add(self, name: str, class_name: str) -> None:
-        self.names += os.fsencode(name) + b"\0"
-        self.labels.append(self.numbers.setdefault(class_name, len(self.numbers)))
-
-    def add_source(self, path: str) -> None:
-        """Note a folder or file before it is read, so that a change while it is read is noticed the next time."""
-        self.sources.append(path)
-        self.stamps.append(_stamp(path))
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        whole = self.by_value and all(re.fullmatch("[0-9]+", name) for name in self.numbers)
-        classes = sorted(self.numbers, key=(lambda name: (int(name), name)) if whole else None)
-        rank = np.empty(len(classes), np.int32)
-        rank[[self.numbers[name] for name in classes]] = np.arange(len(classes))
-        return {
-            "names": np.frombuffer(self.names, np.uint8),
-            "labels": rank[np.frombuffer(self.labels, np.int32)],
-            "classes": Names.of(classes).text,
-            "sources": Names.of(self.sources).text,
-            "stamps": np.array(self.stamps, np.int64),
-        }
-
-
-def _list_folder(
-    listing: _Listing, folder: str, prefix: str = "", top: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> None:
+def _walk(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Yield the images below a folder, relative to it, in alphabetical order of their parts."""
     status = Path(folder).stat()
     here = (status.st_dev, status.st_ino)
     if here in above:  # a link to a folder that it lies in
         return
-    listing.add_source(folder)
-    # names alone, not entries, which would take 300 bytes each
-    names, folders = [], set()
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.add(entry.name)
-                    names.append(entry.name)
-                elif entry.name.lower().endswith(_SUFFIXES):
-                    names.append(entry.name)
+            content = sorted((entry.name, entry.is_dir()) for entry in entries)
     except PermissionError as error:  # such as a disk's own lost+found
         logger.warning("The folder %s is left out: %s", folder, error)
-    for name in sorted(names):
-        if name in folders:
-            _list_folder(listing, f"{folder}{os.sep}{name}", f"{prefix}{name}{os.sep}", top or name, (*above, here))
-        else:
-            listing.add(prefix + name, top or _own_class(name))
+        return
+    for name, is_folder in content:
+        if is_folder:
+            below = _walk(f"{folder}{os.sep}{name}", (*above, here))
+            yield from (f"{name}{os.sep}{each}" for each in below)
+        elif name.lower().endswith(EXTENSIONS):
+            yield name
 
 
-def _list_file(listing: _Listing, file: Path, base: Path) -> None:
-    listing.by_value = True
-    listing.add_source(str(file.resolve()))
-    below = f"{base.absolute()}{os.sep}"
+def _read_list(file: Path, base: Path) -> tuple[list[str], list[str]]:
+    """Return the paths, relative to ``base`` where they lie below it, and their classes."""
+    names, classes, below = list[str](), list[str](), f"{base.absolute()}{os.sep}"
     labelled: bool | None = None
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
-            text, _, label = line.rstrip("\n").partition("\t")
-            if not text.strip():
+            path, _, label = line.rstrip("\n").partition("\t")
+            if not path.strip():
                 continue
             label = label.strip()
             if labelled not in (None, bool(label)):
@@ -249,52 +138,29 @@ def _list_file(listing: _Listing, file: Path, base: Path) -> None:
                     f"{line.strip()!r}. Give all lines a class, or none."
                 )
             labelled = bool(label)
-            name = os.path.normpath(text).removeprefix(below)
-            listing.add(name, label or _class_of(name))
+            names.append(os.path.normpath(path).removeprefix(below))
+            classes.append(label or _class_of(names[-1]))
+    return names, classes
 
 
 def _class_of(name: str) -> str:
     folder, _, own = name.rpartition(os.sep)
     if not folder:
-        return _own_class(own)
+        return (own.rpartition(".")[0] or own).split("_")[0]
     first = name.partition(os.sep)[0]
     is_outside = first in ("", os.pardir) or first.endswith(":")  # /, .. or C:
     return folder.rpartition(os.sep)[2] if is_outside else first
 
 
-def _own_class(name: str) -> str:
-    return (name.rpartition(".")[0] or name).split("_")[0]
+def _number(class_names: Iterable[str], by_value: bool) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Return the number of each image's class, int32, and the names of the classes in the order of their numbers."""
+    found, labels = np.unique(_encode(class_names), return_inverse=True)
+    classes = [os.fsdecode(name) for name in found]
+    if by_value and all(name.isascii() and name.isdigit() for name in classes):
+        order = sorted(range(len(classes)), key=lambda number: (int(classes[number]), classes[number]))
+        labels, classes = np.argsort(order)[labels], [classes[number] for number in order]
+    return labels.astype(np.int32), classes
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
-    return status.st_mtime_ns, status.st_size
-
-
-def _cached(file: Path, root: Path) -> dict[str, npt.NDArray[Any]] | None:
-    """Read the arrays, or return None where they are not cached, no longer true, or damaged."""
-    if not file.exists():
-        return None
-    try:
-        # zip checks each array's sum: damage is noticed
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in ("names", "labels", "classes", "sources", "stamps")}
-    except Exception as error:  # whatever is wrong with the file, the list can be made anew
-        logger.warning("The cached list of %s, %s, cannot be read (%s); it is made anew.", root, file, error)
-        return None
-    for path, stamp in zip(Names(arrays["sources"]), arrays["stamps"].tolist(), strict=True):
-        if not Path(path).exists() or _stamp(path) != tuple(stamp):
-            logger.info("The list of %s is made anew, since %s has changed.", root, path)
-            return None
-    return arrays
-
-
-def _cache(file: Path, arrays: dict[str, Any], root: Path) -> None:
-    if time.time() - arrays["stamps"][:, 0].max() / 1e9 < _SETTLED:
-        logger.info("The list of %s is not cached: it has changed this moment, and may go on to.", root)
-        return
-    try:
-        with atomic_write(file) as content:
-            np.savez(content, **arrays)
-    except OSError as error:
-        logger.warning("The list of %s cannot be cached (%s); it is made anew at each start.", root, error)
+def _encode(names: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    return np.array([os.fsencode(name) for name in names], np.bytes_)

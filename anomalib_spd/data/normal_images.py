@@ -1,8 +1,11 @@
-"""Pre-training on the normal training images of any anomalib data module, and on no test image."""
+"""Batches of the normal training images of anomalib data modules, never of a test image."""
 
 import copy
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
@@ -11,44 +14,54 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_spd.data.images import ImageBatches
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.files import first_few
+from anomalib_spd.files import digest, first_few
+
+logger = logging.getLogger(__name__)
 
 
 class NormalImages(ImageBatches):
-    """Batches of the normal training images of anomalib data modules, as bytes, all of class 0.
+    """Batches of the normal training images of anomalib data modules, as uint8, all of class 0.
 
-    Test images never take part: where an image of the wrapped module's test or validation set is among them, under this
-    or another name, setup fails. So it does where that set is drawn from the training images at random without the
-    module's ``seed``: a detector's set would be drawn anew, and hold images that were trained on here.
+    Setup fails if one of the images is also in a wrapped module's test or validation set, under this or another name. It
+    also fails if that set is drawn from the training images at random without the module's ``seed``: a detector would draw it
+    anew, and test on images that were trained on here. A checkpoint of other images cannot be resumed.
 
-    The wrapped module says which images there are. Its batch sizes, workers and augmentations are not used: give them
-    here. Anomalous training images, where it has some, are left out.
+    Of the wrapped modules only the list of images counts. Their batch sizes, workers and augmentations have no effect: give
+    them here. Anomalous training images are left out.
 
     Args:
-        datamodule: the wrapped module, of images; or several.
+        datamodule: image data module, or several.
         batch_size: images per step and device.
-        side: images leave the loader as ``side x side``, pixels. The views are cut from these, so ``side`` is somewhat
-            larger than they are.
-        num_workers: processes that decode.
-        stretch: resize both sides, as detectors do, instead of the short one, of which the middle is cut out.
+        image_size: side of the square images, pixels. Training modules crop smaller views from them.
+        num_workers: number of processes that decode.
+        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        shrink_batches: reduce ``batch_size`` to the number of images, down to 1, instead of failing if there are fewer.
 
     Raises:
-        ValueError: where a value is out of range, or a data module is one of videos.
+        ValueError: if a value is out of range, or a data module is one of videos.
     """
 
     def __init__(
         self,
         datamodule: AnomalibDataModule | Sequence[AnomalibDataModule],
         batch_size: int = 32,
-        side: int = 256,
+        image_size: int = 256,
         num_workers: int = 2,
-        stretch: bool = False,
+        keep_aspect: bool = True,
+        shrink_batches: bool = False,
     ) -> None:
-        super().__init__(batch_size, side, num_workers, stretch)
+        super().__init__(batch_size, image_size, num_workers, keep_aspect)
         self.datamodules = [datamodule] if isinstance(datamodule, AnomalibDataModule) else list(datamodule)
+        self.shrink_batches = shrink_batches
         for wrapped in self.datamodules:
             if isinstance(wrapped, AnomalibVideoDataModule):
                 raise ValueError(f"{wrapped.name} reads videos, not images; extract frames, and give their folder")
+
+    @property
+    def title(self) -> str:
+        """Names of the data modules with their categories, for messages."""
+        names = (" ".join(filter(None, (each.name, getattr(each, "category", "")))) for each in self.datamodules)
+        return ", ".join(names)
 
     def prepare_data(self) -> None:
         """Prepare the data of the wrapped modules."""
@@ -56,45 +69,90 @@ class NormalImages(ImageBatches):
             wrapped.prepare_data()
 
     def list_images(self) -> tuple[ImageIndex, str]:
-        """Take the normal training images of the wrapped modules.
+        """List the normal training images of the wrapped modules.
 
         Raises:
-            ValueError: where one has none, or an image is one of its test or validation set, or may become one.
+            ValueError: if a module has none, or if one is or may become an image of its test or validation set.
         """
-        images = [path for wrapped in self.datamodules for path in self._of(wrapped)]
+        images = [path for wrapped in self.datamodules for path in _normal_images(wrapped)]
         names = ", ".join(dict.fromkeys(str(wrapped.name) for wrapped in self.datamodules))
         return ImageIndex.of_files(images), f"The normal training set of {names}"
 
-    def _of(self, wrapped: AnomalibDataModule) -> list[str]:
-        # before anomalib splits: it drops normal test images where `test_split_mode` is none, but test images they are
-        before = copy.copy(wrapped)
-        try:
-            before._setup()
-            wrapped.setup()
-        except RuntimeError as error:  # anomalib's, of a folder without images
-            raise ValueError(f"{wrapped.name}: {error}") from error
-        others = [wrapped.test_data, *([wrapped.val_data] if hasattr(wrapped, "val_data") else [])]
-        if any(isinstance(part, SyntheticAnomalyDataset) for part in (wrapped.train_data, *others)):
+    def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
+        """Check that there are enough images, or reduce the batches.
+
+        Args:
+            index: the images.
+            name: their name for messages.
+            processes: number of processes that share them.
+
+        Raises:
+            ValueError: if there are fewer images than a batch per process, or with ``shrink_batches`` than processes.
+        """
+        if not self.shrink_batches:
+            super().check_number(index, name, processes)
+        elif len(index) < processes:
+            raise ValueError(f"{name} holds {len(index)} images, fewer than {processes} devices. Give fewer devices.")
+        elif len(index) < self.batch_size * processes:
+            self.batch_size = len(index) // processes
+            logger.warning("%s holds %d images: the batch size is %d", name, len(index), self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress and a digest of the images, for a checkpoint."""
+        return {**super().state_dict(), "images": self._digest()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the progress of a checkpoint.
+
+        Raises:
+            ValueError: if the checkpoint is of other images.
+        """
+        if state_dict.get("images") != self._digest():
             raise ValueError(
-                f"{wrapped.name} makes synthetic anomalies of its images; "
-                "give it test_split_mode: from_dir and val_split_mode: none"
+                f"The checkpoint belongs to a run on other images than those of {self.title}: give another --name or "
+                "--trainer.default_root_dir"
             )
-        held_out = {path for part in (before.test_data, *others) for path in _files(part)}
-        samples = wrapped.train_data.samples
-        normal = samples.image_path[samples.label_index == LabelName.NORMAL].tolist()
-        if both := [path for path in normal if str(Path(path).resolve()) in held_out]:
-            raise ValueError(
-                f"{len(both)} normal training images of {wrapped.name} are test or validation images too: {first_few(both)}. "
-                "Correct its splits."
-            )
-        if wrapped.seed is None and (drawn := sorted(held_out & _files(before.train_data))):
-            raise ValueError(
-                f"{wrapped.name} draws {len(drawn)} test or validation images from its training images without a seed, "
-                f"so that they are others each time: {first_few(drawn)}. Give it a seed, here and where a detector is tested."
-            )
-        if not normal:
-            raise ValueError(f"{wrapped.name} has no normal training image; choose another category or split")
-        return [str(path) for path in normal]
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "images"})
+
+    def _digest(self) -> str:
+        """Return the SHA-256 of title, names and sizes of the images, wherever their folder lies."""
+        assert self.images is not None, "Lightning calls setup first"
+        paths = [path.absolute() for path in self.images.files]
+        folder = os.path.commonpath([path.parent for path in paths])
+        files = sorted(f"{path.stat().st_size} {path.relative_to(folder).as_posix()}" for path in paths)
+        return digest("\n".join([self.title, *files]))
+
+
+def _normal_images(wrapped: AnomalibDataModule) -> list[str]:
+    # a copy before anomalib splits: it drops normal test images if `test_split_mode` is none, but test images they are
+    before = copy.copy(wrapped)
+    try:
+        before._setup()
+        wrapped.setup()
+    except RuntimeError as error:  # anomalib's, of a folder without images
+        raise ValueError(f"{wrapped.name}: {error}") from error
+    others = [wrapped.test_data, *([wrapped.val_data] if hasattr(wrapped, "val_data") else [])]
+    if any(isinstance(part, SyntheticAnomalyDataset) for part in (wrapped.train_data, *others)):
+        raise ValueError(
+            f"{wrapped.name} makes synthetic anomalies of its images; "
+            "give it test_split_mode: from_dir and val_split_mode: none"
+        )
+    held_out = {path for part in (before.test_data, *others) for path in _files(part)}
+    samples = wrapped.train_data.samples
+    normal = [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
+    if both := [path for path in normal if str(Path(path).resolve()) in held_out]:
+        raise ValueError(
+            f"{len(both)} normal training images of {wrapped.name} are test or validation images too: {first_few(both)}. "
+            "Correct its splits."
+        )
+    if wrapped.seed is None and (drawn := sorted(held_out & _files(before.train_data))):
+        raise ValueError(
+            f"{wrapped.name} draws {len(drawn)} test or validation images from its training images without a seed, "
+            f"so that they are others each time: {first_few(drawn)}. Give it a seed, here and where a detector is tested."
+        )
+    if not normal:
+        raise ValueError(f"{wrapped.name} has no normal training image; choose another category or split")
+    return normal
 
 
 def _files(part: AnomalibDataset) -> set[str]:

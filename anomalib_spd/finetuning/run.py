@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from anomalib_spd import backbones
 from anomalib_spd.backbones.placing import check_name
 from anomalib_spd.backbones.record import Backbone
-from anomalib_spd.data.normal_batches import NormalBatches
+from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.files import sha256_of
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import LAST, fit, trainer_options
@@ -67,7 +67,7 @@ def finetune(
     is_registered = check_new_name(name, folder)
     if seed is not None:
         seed_everything(seed, workers=True)
-    batches = NormalBatches(data, batch_size, image_size, num_workers, stretch=True)
+    batches = NormalImages(data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True)
     training = model if isinstance(model, TrainingModule) else model()
     options = {**trainer, "default_root_dir": str(run_folder)}
     options |= trainer_options(options)

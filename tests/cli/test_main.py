@@ -28,13 +28,13 @@ HEADS = {
 }
 
 
-def data_of(method: str, images: Path, batch_size: int = 4, kinds: int = 3) -> dict[str, Any]:
-    """The data of a shrunk recipe: these images, or synthetic parts with these for photographs."""
+def data_of(method: str, images: Path, batch_size: int = 4, categories: int = 3) -> dict[str, Any]:
+    """The data of a shrunk recipe: these images, or synthetic parts and these to replay."""
     if method != "cross_image":
-        return {"root": str(images), "side": 40, "batch_size": batch_size, "num_workers": 0}
-    made = images.parent / f"parts_{kinds}_{batch_size}"
-    parts = {"root": str(made), "kinds": kinds, "pictures": batch_size, "batch_size": batch_size}
-    return {**parts, "photographs": str(images), "photographs_a_batch": 2, "num_workers": 0}
+        return {"root": str(images), "image_size": 40, "batch_size": batch_size, "num_workers": 0}
+    made = images.parent / f"parts_{categories}_{batch_size}"
+    parts = {"root": str(made), "categories": categories, "images_per_category": batch_size, "batch_size": batch_size}
+    return {**parts, "replay_images": str(images), "replay_per_batch": 2, "num_workers": 0}
 
 
 def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -> list[str]:

@@ -11,12 +11,12 @@ from tests.benchmark.grids import draw_images
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten normal and five anomalous images in VisA's layout."""
-    folder = tmp_path_factory.mktemp("two_class")
+    folder = tmp_path_factory.mktemp("data")
     draw_images(folder, "one")
     return folder
 
 
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
-    """The folder of the same images, to be spoilt."""
+    """The folder of the same images, to be changed."""
     return Path(shutil.copytree(root / "visa_pytorch/one", tmp_path / "visa_pytorch/one"))

@@ -1,4 +1,4 @@
-"""Batches of one kind of part each, and the photographs beside them."""
+"""Batches of one category each, and the replay images beside them."""
 
 import logging
 from collections import Counter
@@ -10,29 +10,29 @@ import torch
 from PIL import Image
 
 from anomalib_spd.data import CategoryFolder, SyntheticParts
-from anomalib_spd.data.categories import KindSampler
+from anomalib_spd.data.categories import CategorySampler
 
 LABELS = [0] * 9 + [1] * 4 + [2] * 3 + [3] * 8 + [-1] * 5
 
 
-def _sampler(size: int = 4, others: int = 2, **where: int) -> KindSampler:
-    return KindSampler(LABELS, size, others, **{"num_replicas": 1, "rank": 0, "seed": 0, **where})
+def _sampler(size: int = 4, background: int = 2, **settings: int) -> CategorySampler:
+    return CategorySampler(LABELS, size, background, **{"num_replicas": 1, "rank": 0, "seed": 0, **settings})
 
 
-def _groups(sampler: KindSampler, size: int = 6) -> list[list[int]]:
+def _groups(sampler: CategorySampler, size: int = 6) -> list[list[int]]:
     items = list(sampler)
     assert len(items) == len(sampler)
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def test_groups_are_of_one_kind_and_no_item_comes_twice_in_an_epoch() -> None:
+def test_groups_are_of_one_category_and_no_item_comes_twice_in_an_epoch() -> None:
     groups = _groups(_sampler())
-    # two of kind 0, one of kind 1, none of kind 2, two of kind 3
+    # two of category 0, one of category 1, none of category 2, two of category 3
     assert Counter(LABELS[group[0]] for group in groups) == {0: 2, 1: 1, 3: 2}
     assert all(len({LABELS[item] for item in group[:4]}) == 1 for group in groups)
     assert all([LABELS[item] for item in group[4:]] == [-1, -1] for group in groups)
     assert max(Counter(item for group in groups for item in group[:4]).values()) == 1
-    # five strangers in ten places: each twice
+    # five items without a category fill ten positions: each comes twice
     assert set(Counter(item for group in groups for item in group[4:]).values()) == {2}
 
 
@@ -63,18 +63,18 @@ def test_processes_share_an_epoch() -> None:
     assert [len(share) for share in shares] == [2, 2]
     parts = [item for share in shares for group in share for item in group[:4]]
     assert len(set(parts)) == len(parts) == 16
-    strangers = [item for share in shares for group in share for item in group[4:]]
-    assert set(Counter(strangers).values()) <= {1, 2}
+    background = [item for share in shares for group in share for item in group[4:]]
+    assert set(Counter(background).values()) <= {1, 2}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Three kinds of one color each, 5, 4 and 2 images, and a folder of white photographs beside it."""
-    for kind, (name, count) in enumerate({"gear": 5, "nut": 4, "tile": 2}.items()):
+    """Three categories of one color each, 5, 4 and 2 images, and a folder of white images beside it."""
+    for category, (name, count) in enumerate({"gear": 5, "nut": 4, "tile": 2}.items()):
         for number in range(count):
-            _write(tmp_path / "kinds" / name / f"{number}.png", 50 + 50 * kind)
+            _write(tmp_path / "categories" / name / f"{number}.png", 50 + 50 * category)
     for number in range(3):
-        _write(tmp_path / "photographs" / f"{number}.png", 255)
+        _write(tmp_path / "anything" / f"{number}.png", 255)
     return tmp_path
 
 
@@ -86,11 +86,11 @@ def _write(path: Path, value: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_of_a_folder(tree: Path, workers: int) -> None:
     data = CategoryFolder(
-        tree / "kinds",
+        tree / "categories",
         batch_size=2,
-        photographs=tree / "photographs",
-        photographs_a_batch=1,
-        side=16,
+        replay_images=tree / "anything",
+        replay_per_batch=1,
+        image_size=16,
         num_workers=workers,
     )
     data.setup("fit")
@@ -104,21 +104,21 @@ def test_batches_of_a_folder(tree: Path, workers: int) -> None:
         assert (images == expected).all()
 
 
-def test_without_photographs_batches_are_parts_alone(tree: Path) -> None:
-    data = CategoryFolder(tree / "kinds", batch_size=4, side=16, num_workers=0)
+def test_without_replay_images_batches_are_parts_alone(tree: Path) -> None:
+    data = CategoryFolder(tree / "categories", batch_size=4, image_size=16, num_workers=0)
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 2
     assert all((labels == labels[0]).all() and labels[0] in (0, 1) for _, labels in batches)
 
 
-def test_a_damaged_file_is_replaced_by_another_of_its_kind(tmp_path: Path) -> None:
-    """A batch of two kinds could not be trained on."""
-    for kind in range(3):
+def test_a_damaged_file_is_replaced_by_another_of_its_category(tmp_path: Path) -> None:
+    """CrossImageSPD cannot train on a batch of two categories."""
+    for category in range(3):
         for number in range(40):
-            _write(tmp_path / str(kind) / f"{number}.png", 50 + 50 * kind)
-    (tmp_path / "1" / "7.png").write_bytes(b"no picture")
-    data = CategoryFolder(tmp_path, batch_size=4, side=16, num_workers=0)
+            _write(tmp_path / str(category) / f"{number}.png", 50 + 50 * category)
+    (tmp_path / "1" / "7.png").write_bytes(b"no image")
+    data = CategoryFolder(tmp_path, batch_size=4, image_size=16, num_workers=0)
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 30
@@ -126,24 +126,26 @@ def test_a_damaged_file_is_replaced_by_another_of_its_kind(tmp_path: Path) -> No
         assert (labels == labels[0]).all()
         assert (images == 50 + 50 * int(labels[0])).all()
     assert data.images is not None
-    assert [path.name for path in data.images.faulty] == ["7.png"]
+    assert [path.name for path in data.images.unreadable] == ["7.png"]
 
 
-def test_refusals(tree: Path) -> None:
-    with pytest.raises(ValueError, match="11 images of 3 kinds, at most 5 of one, but a batch takes 6 of one kind"):
-        CategoryFolder(tree / "kinds", batch_size=6, num_workers=0).setup("fit")
+def test_errors(tree: Path) -> None:
+    with pytest.raises(
+        ValueError, match="11 images of 3 categories, at most 5 of one, but a batch takes 6 of one category"
+    ):
+        CategoryFolder(tree / "categories", batch_size=6, num_workers=0).setup("fit")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        CategoryFolder(tree / "kinds", batch_size=2, photographs=tree / "nowhere", num_workers=0).setup("fit")
-    for settings in ({"batch_size": 0}, {"photographs_a_batch": -1}):
-        with pytest.raises(ValueError, match="batch_size must be 1 or more, photographs_a_batch must not be negative"):
-            CategoryFolder(tree / "kinds", **settings)  # type: ignore[arg-type]
+        CategoryFolder(tree / "categories", batch_size=2, replay_images=tree / "nowhere", num_workers=0).setup("fit")
+    for settings in ({"batch_size": 0}, {"replay_per_batch": -1}):
+        with pytest.raises(ValueError, match="batch_size must be 1 or more, replay_per_batch must not be negative"):
+            CategoryFolder(tree / "categories", **settings)  # type: ignore[arg-type]
 
 
 def test_synthetic_parts_are_made_when_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = SyntheticParts(tmp_path / "parts", kinds=3, pictures=4, batch_size=2, num_workers=0)
+    data = SyntheticParts(tmp_path / "parts", categories=3, images_per_category=4, batch_size=2, num_workers=0)
     with caplog.at_level(logging.WARNING):
         data.prepare_data()
-    assert "3 kinds of parts, 4 pictures of each. This is done once." in caplog.text
+    assert "3 categories of parts, 4 images of each. This is done once." in caplog.text
     caplog.clear()
     data.prepare_data()
     assert not caplog.text
@@ -151,5 +153,7 @@ def test_synthetic_parts_are_made_when_missing(tmp_path: Path, caplog: pytest.Lo
     batches = list(data.train_dataloader())
     assert len(batches) == 6
     assert all(images.shape == (2, 3, 256, 256) and images.dtype == torch.uint8 for images, _ in batches)
-    with pytest.raises(ValueError, match="12 images of 3 kinds, at most 4 of one, but a batch takes 5"):
-        SyntheticParts(tmp_path / "parts", kinds=3, pictures=4, batch_size=5, num_workers=0).setup("fit")
+    with pytest.raises(ValueError, match="12 images of 3 categories, at most 4 of one, but a batch takes 5"):
+        SyntheticParts(tmp_path / "parts", categories=3, images_per_category=4, batch_size=5, num_workers=0).setup(
+            "fit"
+        )

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from anomalib_spd.data import ImageFolder, LabelledImages
 
 
-def _picture(path: Path, size: tuple[int, int] = (50, 40), mode: str = "RGB") -> None:
+def _image(path: Path, size: tuple[int, int] = (50, 40), mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, "red" if mode == "RGB" else 200).save(path)
 
 
 def test_classes_are_the_file_names_up_to_the_underscore(labelled_images: Path) -> None:
-    images = LabelledImages(labelled_images, side=32)
+    images = LabelledImages(labelled_images, image_size=32)
     assert images.classes == ["n00000", "n00001", "n00002"]
     for index, path in enumerate(images.files):
         pixels, label = images[index]
@@ -29,10 +29,10 @@ def test_classes_are_the_file_names_up_to_the_underscore(labelled_images: Path) 
 
 
 def test_classes_are_the_sub_folders(tmp_path: Path) -> None:
-    for name in ("cat/a_1.jpg", "cat/deep/b_1.png", "ant/c_1.JPEG", "ant/grey.bmp"):
-        _picture(tmp_path / name, mode="L" if "grey" in name else "RGB")
-    (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    images = LabelledImages(tmp_path, side=16)
+    for name in ("cat/a_1.jpg", "cat/deep/b_1.png", "ant/c_1.JPEG", "ant/gray.bmp"):
+        _image(tmp_path / name, mode="L" if "gray" in name else "RGB")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    images = LabelledImages(tmp_path, image_size=16)
     assert images.classes == ["ant", "cat"]
     assert images.labels == [0, 0, 1, 1]
     assert images[1][0].shape == (3, 16, 16)
@@ -45,7 +45,7 @@ def test_the_thousand_real_images_have_their_imagenet_classes(real_images: Path)
 
 
 def test_batches(labelled_images: Path) -> None:
-    data = ImageFolder(labelled_images, batch_size=5, side=24, num_workers=0)
+    data = ImageFolder(labelled_images, batch_size=5, image_size=24, num_workers=0)
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert [images.shape for images, _ in batches] == [(5, 3, 24, 24)] * 2
@@ -64,17 +64,17 @@ def test_a_batch_larger_than_the_folder_is_an_error(labelled_images: Path) -> No
         ImageFolder(labelled_images, batch_size=13).setup("fit")
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
+@pytest.mark.parametrize("content", [b"", b"no image", None])
 def test_more_than_one_percent_of_damaged_images_stop_the_run(tmp_path: Path, content: bytes | None) -> None:
     for number in range(99):
-        _picture(tmp_path / f"a_{number}.jpg", (300, 300))
+        _image(tmp_path / f"a_{number}.jpg", (300, 300))
     path = tmp_path / "a_0.jpg"
     path.write_bytes(path.read_bytes()[:400] if content is None else content)
     with pytest.raises(OSError, match=r"1 of 99 files cannot be read as images, .*more than 1%.*\n.*a_0\.jpg"):
         LabelledImages(tmp_path)[0]
 
 
-def test_the_error_names_twenty_files(tmp_path: Path) -> None:
+def test_the_error_lists_twenty_files(tmp_path: Path) -> None:
     for number in range(2500):
         (tmp_path / f"a_{number:04d}.jpg").touch()
     with pytest.raises(OSError, match=r"26 of 2500 files") as error:
@@ -84,9 +84,9 @@ def test_the_error_names_twenty_files(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four hundred pictures, of which four, 1 %, are damaged: two files are truncated, two are gone."""
-    folder = tmp_path_factory.mktemp("spoilt")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four hundred images, of which four, 1 %, are damaged: two files are truncated, two are gone."""
+    folder = tmp_path_factory.mktemp("damaged")
     rng = np.random.default_rng(0)
     for number in range(400):
         pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -101,30 +101,30 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # a spawned process imports everything anew, which takes ten seconds
 STARTS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
-SPOILT = ["c0_000.jpg", "c0_002.jpg", "c1_397.jpg", "c1_399.jpg"]
+DAMAGED = ["c0_000.jpg", "c0_002.jpg", "c1_397.jpg", "c1_399.jpg"]
 
 
-def test_a_damaged_image_is_replaced_and_named_once(spoilt: Path, caplog: pytest.LogCaptureFixture) -> None:
-    images = LabelledImages(spoilt, side=8)
+def test_a_damaged_image_is_replaced_and_logged_once(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = LabelledImages(damaged, image_size=8)
     first = [images[index] for index in range(len(images))]
-    again = LabelledImages(spoilt, side=8)
+    again = LabelledImages(damaged, image_size=8)
     for index in reversed(range(len(images))):  # in another order
         images[index]
         pixels, label = again[index]
         assert torch.equal(pixels, first[index][0])
         assert label == first[index][1]
-    assert [path.name for path in images.faulty] == SPOILT
-    for name in SPOILT:
+    assert [path.name for path in images.unreadable] == DAMAGED
+    for name in DAMAGED:
         assert sum(name in line for line in caplog.messages) == 2  # once for each data set
 
 
 @pytest.mark.parametrize("method", STARTS)
-def test_worker_processes_count_together(spoilt: Path, tmp_path: Path, method: str) -> None:
+def test_worker_processes_count_together(damaged: Path, tmp_path: Path, method: str) -> None:
     log = logging.FileHandler(tmp_path / "log")
     logger = logging.getLogger("anomalib_spd.data.images")
     logger.addHandler(log)  # forked processes have it too
     try:
-        images = LabelledImages(spoilt, side=8)
+        images = LabelledImages(damaged, image_size=8)
         loader = DataLoader(
             images, batch_size=10, num_workers=2, multiprocessing_context=method, persistent_workers=True
         )
@@ -132,37 +132,37 @@ def test_worker_processes_count_together(spoilt: Path, tmp_path: Path, method: s
             assert sum(len(labels) for _, labels in loader) == 400
     finally:
         logger.removeHandler(log)
-    assert [path.name for path in images.faulty] == SPOILT
+    assert [path.name for path in images.unreadable] == DAMAGED
     if method == "fork":
         lines = (tmp_path / "log").read_text().splitlines()
-        assert [sum(name in line for line in lines) for name in SPOILT] == [1] * 4
+        assert [sum(name in line for line in lines) for name in DAMAGED] == [1] * 4
 
 
 @pytest.mark.parametrize("method", STARTS)
-def test_worker_processes_stop_together(spoilt: Path, tmp_path: Path, method: str) -> None:
+def test_worker_processes_stop_together(damaged: Path, tmp_path: Path, method: str) -> None:
     """Neither process alone meets more than 1 % of damaged images."""
-    folder = Path(shutil.copytree(spoilt, tmp_path / "images", symlinks=True))
+    folder = Path(shutil.copytree(damaged, tmp_path / "images", symlinks=True))
     (folder / "c0_200.jpg").write_bytes(b"")
-    loader = DataLoader(LabelledImages(folder, side=8), 100, num_workers=2, multiprocessing_context=method)
+    loader = DataLoader(LabelledImages(folder, image_size=8), 100, num_workers=2, multiprocessing_context=method)
     with pytest.raises(OSError, match=r"5 of 400 files cannot be read.*\n.*c0_000") as error:
         list(loader)
-    assert all(name in str(error.value) for name in [*SPOILT, "c0_200.jpg"])
+    assert all(name in str(error.value) for name in [*DAMAGED, "c0_200.jpg"])
 
 
 def test_a_flat_folder_and_a_list_of_it(labelled_images: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(sorted(path.name for path in labelled_images.iterdir())))
-    data = ImageFolder(listed, batch_size=12, side=24, num_workers=0, relative_to=labelled_images)
+    data = ImageFolder(listed, batch_size=12, image_size=24, num_workers=0, relative_to=labelled_images)
     data.setup("fit")
     (batch,) = data.train_dataloader()
-    whole = LabelledImages(labelled_images, side=24)
+    whole = LabelledImages(labelled_images, image_size=24)
     assert data.images is not None
     assert data.images.labels == whole.labels
     assert sorted(batch[1].tolist()) == sorted(whole.labels)
 
 
 def test_one_image_is_an_error(tmp_path: Path) -> None:
-    _picture(tmp_path / "a_0.jpg")
+    _image(tmp_path / "a_0.jpg")
     with pytest.raises(ValueError, match=r"holds 1 image, but .* give two or more"):
         ImageFolder(tmp_path, batch_size=1).setup("fit")
 
@@ -171,11 +171,11 @@ def test_one_image_is_an_error(tmp_path: Path) -> None:
     ("argument", "message"),
     [
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        ({"side": 0}, "side must be 1 or more, got 0"),
+        ({"image_size": 0}, "image_size must be 1 or more, got 0"),
         ({"num_workers": -1}, "num_workers must be 0 or more, got -1"),
     ],
 )
-def test_arguments_that_are_refused(argument: dict[str, int], message: str) -> None:
+def test_argument_errors(argument: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageFolder("anywhere", **argument)
 

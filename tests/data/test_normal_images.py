@@ -15,7 +15,7 @@ from tests.data.sets import folder, visa
 
 
 def _ready(datamodule: AnomalibDataModule, **arguments: Any) -> NormalImages:
-    data = NormalImages(datamodule, **{"batch_size": 2, "side": 32, "num_workers": 0, **arguments})
+    data = NormalImages(datamodule, **{"batch_size": 2, "image_size": 32, "num_workers": 0, **arguments})
     data.prepare_data()
     data.setup("fit")
     return data
@@ -35,7 +35,7 @@ def test_they_are_the_normal_training_images(root: Path, test_split_mode: str, v
     assert _names(_ready(visa(root, test_split_mode=test_split_mode, val_split_mode=val_split_mode))) == NORMAL
 
 
-def test_a_folder_without_images_is_told(root: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"Found 0 DirType.NORMAL images in .*empty"):
         _ready(folder(root / "visa_pytorch" / "one", normal_dir=str(tmp_path / "empty")))
@@ -61,7 +61,7 @@ def test_what_a_validation_set_takes_is_left_out(root: Path) -> None:
     assert sorted(_names(data) + held_out) == NORMAL
 
 
-def test_a_set_that_is_drawn_anew_each_time_is_refused(own: Path) -> None:
+def test_a_set_that_is_drawn_anew_each_time_is_an_error(own: Path) -> None:
     with pytest.raises(ValueError, match=r"draws 3 test or validation images .* without a seed.*Give it a seed"):
         _ready(visa(own.parents[1], val_split_mode="from_train", val_split_ratio=0.5))
     # without normal test images, anomalib takes some of the training images
@@ -73,19 +73,19 @@ def test_a_set_that_is_drawn_anew_each_time_is_refused(own: Path) -> None:
 
 
 @pytest.mark.parametrize("test_split_mode", ["from_dir", "none"])
-def test_a_link_to_a_test_image_is_refused(own: Path, test_split_mode: str) -> None:
+def test_a_link_to_a_test_image_is_an_error(own: Path, test_split_mode: str) -> None:
     (own / "train/good/777.JPG").symlink_to(own / "test/good/000.JPG")
     with pytest.raises(ValueError, match=r"1 normal training images of mine are test .*777\.JPG"):
         _ready(folder(own, test_split_mode=test_split_mode, val_split_mode="none"))
 
 
 @pytest.mark.parametrize("argument", ["test_split_mode", "val_split_mode"])
-def test_synthetic_anomalies_are_refused(root: Path, argument: str) -> None:
+def test_synthetic_anomalies_are_an_error(root: Path, argument: str) -> None:
     with pytest.raises(ValueError, match="Visa makes synthetic anomalies"):
         _ready(visa(root, seed=0, **{argument: "synthetic"}))
 
 
-def test_videos_are_refused() -> None:
+def test_videos_are_an_error() -> None:
     with pytest.raises(ValueError, match="Avenue reads videos"):
         NormalImages(Avenue())
 

@@ -1,4 +1,4 @@
-"""The embedded demo set: layout, stock reader, determinism, exact masks, races, errors, no network."""
+"""The embedded demo set: layout, stock reader, determinism, exact masks, concurrent calls, errors, no network."""
 
 import multiprocessing
 import socket
@@ -12,9 +12,9 @@ from PIL import Image
 from skimage import data
 
 from anomalib_spd.data.sample import datamodule as sample
-from anomalib_spd.data.sample.datamodule import CATEGORIES, DEFECTIVE_PER_KIND, DEFECTS, REGIONS, Sample, make_category
+from anomalib_spd.data.sample.datamodule import CATEGORIES, DEFECTS, IMAGES_PER_DEFECT, REGIONS, Sample, make_category
 
-BAD = [(kind, number) for kind in DEFECTS for number in range(DEFECTIVE_PER_KIND)]
+BAD = [(defect, number) for defect in DEFECTS for number in range(IMAGES_PER_DEFECT)]
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +35,25 @@ def test_layout(root: Path, category: str) -> None:
     folder = root / "visa_pytorch" / category
     counts = {"train/good": 24, "test/good": 10, "test/bad": 15, "ground_truth/bad": 15}
     assert {str(f.parent.relative_to(folder)) for f in folder.rglob("*.png")} == set(counts)
-    for place, count in counts.items():
-        files = list((folder / place).iterdir())
+    for subfolder, count in counts.items():
+        files = list((folder / subfolder).iterdir())
         assert len(files) == count
         for file in files:
             with Image.open(file) as image:
                 assert image.format == "PNG"
                 assert image.size == (256, 256)
-                assert image.mode == ("L" if place == "ground_truth/bad" else "RGB")
-    assert {f.name for f in (folder / "test/bad").iterdir()} == {f"{kind}_{number:03d}.png" for kind, number in BAD}
+                assert image.mode == ("L" if subfolder == "ground_truth/bad" else "RGB")
+    assert {f.name for f in (folder / "test/bad").iterdir()} == {f"{defect}_{number:03d}.png" for defect, number in BAD}
     assert "demo" in (folder / "README.txt").read_text(encoding="utf-8").lower()
     # Nothing temporary is left, and others may read the folder as far as the umask lets them.
     assert {f.name for f in folder.parent.iterdir()} == set(CATEGORIES)
     assert folder.stat().st_mode == (folder / "test").stat().st_mode
 
 
-@pytest.mark.parametrize("kind", [Visa, Sample])
-def test_read_by_stock_visa_and_by_sample(root: Path, kind: type[Visa]) -> None:
-    where = {"folder": root, "texture": "gravel"} if kind is Sample else {"root": root, "category": "gravel"}
-    module = kind(**where, num_workers=0)
+@pytest.mark.parametrize("data_module", [Visa, Sample])
+def test_read_by_stock_visa_and_by_sample(root: Path, data_module: type[Visa]) -> None:
+    where = {"folder": root, "texture": "gravel"} if data_module is Sample else {"root": root, "category": "gravel"}
+    module = data_module(**where, num_workers=0)
     module.prepare_data()
     module.setup()
     assert (len(module.train_data), len(module.test_data)) == (24, 25)
@@ -62,38 +62,38 @@ def test_read_by_stock_visa_and_by_sample(root: Path, kind: type[Visa]) -> None:
         assert item.image.shape == (3, 256, 256)
         assert bool(item.gt_mask.any()) == bool(item.gt_label)
     batch = next(iter(module.train_dataloader()))
-    assert batch.image.shape == (8 if kind is Sample else 24, 3, 256, 256)
+    assert batch.image.shape == (8 if data_module is Sample else 24, 3, 256, 256)
 
 
-def test_two_makings_are_the_same_to_the_byte(root: Path, tmp_path: Path) -> None:
+def test_the_set_is_deterministic(root: Path, tmp_path: Path) -> None:
     assert _contents(make_category(tmp_path, "brick")) == _contents(root / "visa_pytorch/brick")
 
 
-def test_all_pictures_differ(root: Path) -> None:
-    pictures = [f.read_bytes() for f in root.rglob("*.png") if f.parts[-3] != "ground_truth"]
-    assert len(set(pictures)) == len(pictures) == 3 * 49
+def test_all_images_differ(root: Path) -> None:
+    images = [f.read_bytes() for f in root.rglob("*.png") if f.parts[-3] != "ground_truth"]
+    assert len(set(images)) == len(images) == 3 * 49
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_masks_are_exact(root: Path, category: str) -> None:
     folder = root / "visa_pytorch" / category
-    for kind, number in BAD:
-        name = f"{kind}_{number:03d}"
-        clean = sample.clean_picture(category, "test", name).astype(int)
-        picture = np.asarray(Image.open(folder / f"test/bad/{name}.png")).astype(int)
+    for defect, number in BAD:
+        name = f"{defect}_{number:03d}"
+        clean = sample.normal_image(category, "test", name).astype(int)
+        image = np.asarray(Image.open(folder / f"test/bad/{name}.png")).astype(int)
         mask = np.asarray(Image.open(folder / f"ground_truth/bad/{name}.png"))
         assert set(np.unique(mask)) == {0, 255}
-        change = np.abs(picture - clean).max(axis=-1)
+        change = np.abs(image - clean).max(axis=-1)
         np.testing.assert_array_equal(change > 0, mask == 255)
-        # Visible, and small beside the picture.
+        # Visible, and small in relation to the image.
         assert (change[mask == 255] > 5).mean() > 0.75
         assert 100 < (mask == 255).sum() < 0.1 * mask.size
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_drawn_lines_do_not_wrap_round_the_border(category: str) -> None:
-    for kind, number in BAD:
-        _, mask = sample.defective_picture(category, kind, number)
+def test_drawn_lines_do_not_wrap_around_the_border(category: str) -> None:
+    for defect, number in BAD:
+        _, mask = sample.defective_image(category, defect, number)
         assert not mask[[0, -1]].any()
         assert not mask[:, [0, -1]].any()
 
@@ -101,16 +101,16 @@ def test_drawn_lines_do_not_wrap_round_the_border(category: str) -> None:
 def test_splits_are_cut_from_disjoint_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {split: set(range(512)[region]) for split, region in REGIONS.items()}
     assert not columns["train"] & columns["test"]
-    # The widest window, turned, fits in the narrower region: no picture shows padding.
-    widest = sample._WINDOW[1] * (np.cos(sample._MAX_TURN) + np.sin(sample._MAX_TURN))
+    # The widest window, rotated, fits in the narrower region: no image shows padding.
+    widest = sample._WINDOW[1] * (np.cos(sample._MAX_ROTATION) + np.sin(sample._MAX_ROTATION))
     assert widest < min(map(len, columns.values()))
     for split, other in (("train", "test"), ("test", "train")):
-        before = [sample.clean_picture("grass", split, str(i)) for i in range(5)]
+        before = [sample.normal_image("grass", split, str(i)) for i in range(5)]
         photograph = data.grass() / 255.0
         photograph[:, REGIONS[other]] = 0
         with monkeypatch.context() as patch:
             patch.setattr(sample, "_photograph", lambda _category, changed=photograph: changed)
-            after = [sample.clean_picture("grass", split, str(i)) for i in range(5)]
+            after = [sample.normal_image("grass", split, str(i)) for i in range(5)]
         np.testing.assert_array_equal(before, after)
 
 
@@ -123,7 +123,7 @@ def test_two_processes_at_once(root: Path, tmp_path: Path) -> None:
     assert _contents(folders[0]) == _contents(root / "visa_pytorch/brick")
 
 
-def test_the_later_of_two_discards_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slower_of_two_processes_discards_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "visa_pytorch/brick"
 
     def overtaken(made: Path, _category: str) -> None:
@@ -146,7 +146,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list((tmp_path / "visa_pytorch").iterdir())
 
 
-def test_existing_folder_is_untouched(tmp_path: Path) -> None:
+def test_an_existing_folder_is_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "visa_pytorch/grass"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("mine")
@@ -188,7 +188,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("argument", ["root", "category"])
-def test_the_names_of_visa_are_refused(argument: str) -> None:
+def test_the_names_of_visa_are_errors(argument: str) -> None:
     with pytest.raises(TypeError, match=f"no argument {argument}"):
         Sample(**{argument: "x"})
 

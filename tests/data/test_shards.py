@@ -1,4 +1,4 @@
-"""Images in tar shards: batches, their division between processes, damaged members, errors."""
+"""Images in tar shards: batches, their distribution over processes, damaged members, errors."""
 
 import io
 import sys
@@ -35,7 +35,7 @@ def _shard(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Four shards of 3, 4, 5 and 6 pictures; each is as bright as ten times its class."""
+    """Four shards of 3, 4, 5 and 6 images; each is as bright as ten times its class."""
     number = 0
     for shard in range(4):
         members: dict[str, bytes] = {}
@@ -43,13 +43,13 @@ def shards(tmp_path: Path) -> Path:
             extension = ["jpg", "JPEG", "jpeg"][number % 3]
             members |= {f"{number:03d}.{extension}": _jpeg(number * 10), f"{number:03d}.cls": str(number).encode()}
             number += 1
-        _shard(tmp_path / f"s-{shard}.tar", members | {"read.me": b"no picture"})
+        _shard(tmp_path / f"s-{shard}.tar", members | {"read.me": b"no image"})
     return tmp_path
 
 
 def _ready(urls: str | list[str], epoch_images: int, **arguments: Any) -> ImageShards:
     rank, devices = arguments.pop("rank", 0), arguments.pop("devices", 1)
-    data = ImageShards(urls, epoch_images, **{"batch_size": 2, "side": 16, "num_workers": 0, **arguments})
+    data = ImageShards(urls, epoch_images, **{"batch_size": 2, "image_size": 16, "num_workers": 0, **arguments})
     data.trainer = SimpleNamespace(global_rank=rank, world_size=devices)
     data.setup("fit")
     return data
@@ -135,7 +135,7 @@ def test_a_truncated_shard_gives_what_it_has(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_shards_without_images_are_an_error(tmp_path: Path) -> None:
-    shard = _shard(tmp_path / "a.tar", {"a.txt": b"no picture"})
+    shard = _shard(tmp_path / "a.tar", {"a.txt": b"no image"})
     with pytest.raises(ValueError, match=r"No image .* can be read from the shards .*a\.tar"):
         _labels(_ready(str(shard), 4))
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor
 
-from anomalib_spd.data import NormalBatches
+from anomalib_spd.data import NormalImages
 from tests.data.sets import visa
 from tests.finetuning.small import equal
 from tests.finetuning.test_patch_classification import small
@@ -50,7 +50,7 @@ def train(root: Path, file: Path, stops: tuple[int, ...] = (), **settings: Any) 
             default_root_dir=file.parent,
             **quiet,
         )
-        data = NormalBatches(visa(root), 2, 32, 0, stretch=True)
+        data = NormalImages(visa(root), 2, 32, 0, keep_aspect=False, shrink_batches=True)
         ckpt_path = str(file) if file.is_file() else None
         with pytest.raises(RuntimeError, match="power cut") if stop else nullcontext():
             trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -109,6 +109,6 @@ def test_the_rate_falls_as_a_cosine_to_nothing(root: Path, tmp_path: Path) -> No
     more = {"accelerator": "cpu", "max_steps": 4, "max_epochs": -1, "enable_checkpointing": False}
     trainer = Trainer(callbacks=[Noting()], default_root_dir=tmp_path, devices=1, **more, **quiet)
     model = small(learning_rate=0.2, momentum=0.8, weight_decay=0.01)
-    trainer.fit(model, datamodule=NormalBatches(visa(root), 2, 32, 0))
+    trainer.fit(model, datamodule=NormalImages(visa(root), 2, 32, 0))
     expected = 0.1 * (1 + torch.cos(torch.arange(4).double() * torch.pi / 4))
     assert rates == pytest.approx(expected.tolist())

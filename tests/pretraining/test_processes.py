@@ -35,7 +35,7 @@ def first_step(method: str, images: Path, folder: Path, processes: int) -> tuple
     config["model"]["init_args"].update(backbone="test_efficientnet", pretrained=False, eta=0.5, **HEADS[method])
     if method == "moco":
         config["model"]["init_args"]["queue_size"] = 64  # all keys find a place
-    config["data"]["init_args"].update(data_of(method, images, 32 // processes, kinds=processes))
+    config["data"]["init_args"].update(data_of(method, images, 32 // processes, categories=processes))
     config["trainer"]["callbacks"] = [{"class_path": "tests.pretraining.first_step.FirstStep"}]
     config["trainer"].update(max_steps=1, accelerator="cpu", default_root_dir=str(folder), precision="64-true")
     folder.mkdir()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "speed" / "finetuning.py"
 SMALL = (
-    "--backbone test_efficientnet --side 64 --batch 3 --images 7 --rounds 2 --steps 1 --batches 2 --warm-up 1 "
+    "--backbone test_efficientnet --image-size 64 --batch 3 --images 7 --rounds 2 --steps 1 --batches 2 --warm-up 1 "
     "--workers 1 --device cpu --threads 1"
 )
 AIMS = {"CutSwap, ours": "3 or more", "CutPaste, ours": "3 or more"}

@@ -1,4 +1,4 @@
-"""A small data set that is drawn, not downloaded: the demo's and the tests' images."""
+"""A small data set that is drawn, not downloaded: the images of the demo and of the tests."""
 
 from anomalib_spd.data.sample.datamodule import Sample
 

@@ -1,8 +1,7 @@
-"""Synthetic defects of the embedded sample: one function a kind, listed in `DEFECTS` at the end.
+"""Synthetic defects of the embedded sample: one function per defect, listed in `DEFECTS`.
 
-They are drawn by mechanisms that neither SPD (a colour-jittered patch of the image blended back into it) nor CutSwap
-(rectangles swapped within the image) uses, so that a model trained with either has not seen the test's answer. Source:
-ours.
+Neither SPD (which blends a color-jittered patch into the image) nor CutSwap (which swaps rectangles within the image) draws
+such changes, so that a model trained with either has not seen the test's answer. Source: ours.
 """
 
 import itertools
@@ -15,21 +14,20 @@ from skimage import draw, filters, transform
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Defect = Callable[[Floats, np.random.Generator], tuple[Floats, Bools]]
-"""Draws one defect. Takes an RGB picture of shape (H, W, 3), values in [0, 1], and the source of the defect's
-shape and place; returns the drawn picture (clipped to [0, 1] later) and the support of shape (H, W), outside
-which what was drawn does not count."""
+"""Function that draws one defect into an RGB image of shape (H, W, 3), values in [0, 1]; the generator decides shape and
+position. Returns the drawn image (clipped to [0, 1] later) and its support of shape (H, W): changes outside are ignored."""
 
 SIZE = 256
-"""Side of every picture and mask, in pixels."""
+"""Height and width of every image and mask, in pixels."""
 
-# Pixels between the lines that are drawn and the border, so that np.roll carries nothing to the other side.
+# pixels between drawn lines and the border, so that np.roll carries nothing to the other side
 _RIM = 10
 
 
 def _scratch(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
     """Draw a curved groove with a bright lip."""
-    start, bearing, length = _place(rng, 70), rng.uniform(0, 2 * np.pi), rng.uniform(80, 140)
-    along = np.array([np.sin(bearing), np.cos(bearing)])
+    start, direction, length = _position(rng, 70), rng.uniform(0, 2 * np.pi), rng.uniform(80, 140)
+    along = np.array([np.sin(direction), np.cos(direction)])
     across = along[::-1] * (1.0, -1.0)
     end = np.clip(start + length * along, _RIM, SIZE - 1 - _RIM)
     middle = (start + end) / 2 + rng.uniform(-25, 25) * across
@@ -44,11 +42,11 @@ def _scratch(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
 
 
 def _stain(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Soak a smooth blob: the picture shows through, multiplied by a tint that is strongest at the rim."""
+    """Soak a smooth blob: multiply the image by a tint that is strongest at the rim."""
     angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     waves = sum(rng.uniform(-0.5, 0.5) / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(2, 6))
     radius = rng.uniform(16, 30) * (1 + 0.6 * np.asarray(waves))
-    row, column = _place(rng, 50)
+    row, column = _position(rng, 50)
     outline = np.stack([row + radius * np.sin(angles), column + radius * np.cos(angles)], axis=1)
     blob = draw.polygon2mask(image.shape[:2], outline).astype(float)
     soaked = filters.gaussian(blob, 1.5)
@@ -61,9 +59,9 @@ def _stain(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
 def _hole(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
     """Punch one to three elliptic holes, dark, with some light on their lower right walls."""
     holes = np.zeros(image.shape[:2])
-    centre = _place(rng, 50)
+    center = _position(rng, 50)
     for _ in range(rng.integers(1, 4)):
-        row, column = centre + rng.uniform(-22, 22, 2)
+        row, column = center + rng.uniform(-22, 22, 2)
         high, wide = rng.uniform(5, 10, 2)
         holes[draw.ellipse(row, column, high, wide, rotation=rng.uniform(-np.pi, np.pi))] = 1
     edge = filters.gaussian(holes, 0.7)
@@ -73,14 +71,14 @@ def _hole(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
 
 
 def _dent(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Press a round dent: the texture is pulled towards or from its centre, and one side is shaded."""
-    row, column = _place(rng, 50)
+    """Press a round dent: the texture is pulled towards or from its center, and half of it is shaded."""
+    row, column = _position(rng, 50)
     radius = rng.uniform(24, 36)
     power = rng.choice([-0.35, 0.8])
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
     down, right = (rows - row) / radius, (columns - column) / radius
     distance = np.hypot(down, right)
-    # 1 at the border and outside, so that the texture runs on into the surroundings.
+    # 1 at the border and outside, so that the texture continues into the surroundings
     pull = np.clip(distance, 0.05, 1) ** power
     source = np.stack([row + down * pull * radius, column + right * pull * radius])
     warped = np.stack([transform.warp(image[..., c], source, order=1, mode="edge") for c in range(3)], axis=-1)
@@ -91,22 +89,22 @@ def _dent(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
 
 
 def _thread(image: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Lay a wavy coloured fibre on the surface, with its shadow."""
+    """Lay a wavy colored fiber on the surface, with its shadow."""
     steps = rng.integers(32, 55)
-    bearings = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(rng.uniform(-0.08, 0.08), 0.16, steps))
-    path = np.cumsum(3 * np.stack([np.sin(bearings), np.cos(bearings)], axis=1), axis=0)
-    path = np.clip(np.rint(path - path.mean(axis=0) + _place(rng, 80)), _RIM, SIZE - 1 - _RIM).astype(int)
-    fibre = np.zeros(image.shape[:2])
+    directions = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(rng.uniform(-0.08, 0.08), 0.16, steps))
+    path = np.cumsum(3 * np.stack([np.sin(directions), np.cos(directions)], axis=1), axis=0)
+    path = np.clip(np.rint(path - path.mean(axis=0) + _position(rng, 80)), _RIM, SIZE - 1 - _RIM).astype(int)
+    fiber = np.zeros(image.shape[:2])
     for (r0, c0), (r1, c1) in itertools.pairwise(path):
-        fibre[draw.line(r0, c0, r1, c1)] = 1
-    fibre = _peak_one(filters.gaussian(fibre, rng.uniform(0.8, 1.1)))
-    shadow = np.roll(fibre, (3, 2), axis=(0, 1))
-    colour = np.array([(0.97, 0.95, 0.90), (0.25, 0.33, 0.60), (0.62, 0.20, 0.22)][rng.integers(3)])
+        fiber[draw.line(r0, c0, r1, c1)] = 1
+    fiber = _peak_one(filters.gaussian(fiber, rng.uniform(0.8, 1.1)))
+    shadow = np.roll(fiber, (3, 2), axis=(0, 1))
+    color = np.array([(0.97, 0.95, 0.90), (0.25, 0.33, 0.60), (0.62, 0.20, 0.22)][rng.integers(3)])
     shaded = image * (1 - 0.4 * shadow[..., None])
-    return shaded + 0.9 * fibre[..., None] * (colour - shaded), np.maximum(fibre, shadow) > 0.15
+    return shaded + 0.9 * fiber[..., None] * (color - shaded), np.maximum(fiber, shadow) > 0.15
 
 
-def _place(rng: np.random.Generator, margin: float) -> Floats:
+def _position(rng: np.random.Generator, margin: float) -> Floats:
     return rng.uniform(margin, SIZE - margin, 2)
 
 
@@ -122,4 +120,4 @@ DEFECTS: dict[str, Defect] = {
     "stain": _stain,
     "thread": _thread,
 }
-"""Kinds of defect: name (the prefix of the file names) and the function that draws one."""
+"""Defects by name, the prefix of the file names."""

@@ -1,6 +1,6 @@
-"""Pictures of parts and surfaces that nobody makes: textures, shapes, kinds, and the folder they are kept in."""
+"""Images of synthetic parts and surfaces: textures, shapes, part categories, and the folder that holds the images."""
 
 from anomalib_spd.data.synthetic_parts.folder import make_parts
-from anomalib_spd.data.synthetic_parts.kinds import Kind
+from anomalib_spd.data.synthetic_parts.part_category import PartCategory
 
-__all__ = ["Kind", "make_parts"]
+__all__ = ["PartCategory", "make_parts"]

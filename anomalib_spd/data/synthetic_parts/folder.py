@@ -1,4 +1,4 @@
-"""A folder of pictures of synthetic parts, one folder a kind, made once."""
+"""A folder of images of synthetic parts, made once."""
 
 import logging
 import os
@@ -8,54 +8,60 @@ from pathlib import Path
 
 from PIL import Image
 
-from anomalib_spd.data.synthetic_parts.kinds import Kind
+from anomalib_spd.data.synthetic_parts.part_category import PartCategory
 from anomalib_spd.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
-_NOTICE = """Made by anomalib_spd.data.SyntheticParts, seed {seed}: {kinds} kinds of parts and surfaces that nobody makes, {pictures} pictures of each,
-to train backbones with. All are good ones. Delete this folder to have it made anew.
+_NOTICE = """Made by anomalib_spd.data.SyntheticParts, seed {seed}: {categories} categories of synthetic parts and surfaces, {images} images of each,
+to train backbones with. All are good parts. Delete this folder to have it made anew.
 """
 
 
-def make_parts(folder: Path | str, kinds: int, pictures: int, seed: int = 0) -> Path:
-    """Write ``FOLDER/KIND/NUMBER.jpg``, unless there is such a folder: JPEG of 256 x 256 px, quality 95.
+def make_parts(folder: Path | str, categories: int, images_per_category: int, seed: int = 0) -> Path:
+    """Write ``FOLDER/CATEGORY/NUMBER.jpg``, unless the folder exists: JPEG of 256 x 256 px, quality 95.
 
-    The files are written to a folder beside it, which is renamed at the end: what is there is whole. (A process that is killed leaves a hidden
-    folder ``.NAME.*``, which is safe to delete.)
+    An existing folder is complete: it takes its name in one step, see :func:`~anomalib_spd.files.atomic_folder`.
 
     Args:
-        folder: that is made.
-        kinds: of parts, at least 1.
-        pictures: of each kind, at least 1.
-        seed: of all kinds.
+        folder: where the images are to be.
+        categories: number of categories of parts, at least 1.
+        images_per_category: number of images of each, at least 1.
+        seed: of all categories.
 
     Returns:
-        the folder.
+        The folder.
 
     Raises:
-        ValueError: where nothing is to be made.
-        FileExistsError: where the folder is there, but not these pictures.
-        OSError: where it cannot be written; the message names it.
+        ValueError: if a number is less than 1.
+        FileExistsError: if the folder exists, but holds something else.
+        OSError: if it cannot be written; the message names it.
     """
-    if kinds < 1 or pictures < 1:
-        raise ValueError(f"`kinds` and `pictures` are at least 1. Got {kinds} and {pictures}.")
+    if categories < 1 or images_per_category < 1:
+        raise ValueError(
+            f"`categories` and `images_per_category` are at least 1. Got {categories} and {images_per_category}."
+        )
     folder = Path(folder)
-    notice = _NOTICE.format(seed=seed, kinds=kinds, pictures=pictures)
+    notice = _NOTICE.format(seed=seed, categories=categories, images=images_per_category)
     if folder.exists():
         return _checked(folder, notice)
-    logger.warning("Making %s: %d kinds of parts, %d pictures of each. This is done once.", folder, kinds, pictures)
+    logger.warning(
+        "Making %s: %d categories of parts, %d images of each. This is done once.",
+        folder,
+        categories,
+        images_per_category,
+    )
+    digits = len(str(categories - 1)), len(str(images_per_category - 1))
     try:
         with atomic_folder(folder) as made:
-            draw = partial(_write_kind, made, pictures, seed, len(str(kinds - 1)), len(str(pictures - 1)))
-            # threads: nearly all of it is NumPy's, which lets others run
+            write = partial(_write_category, made, images_per_category, seed, *digits)
+            # threads: nearly all of it is NumPy's, which releases the interpreter's lock
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for _ in pool.map(draw, range(kinds)):
-                    pass
+                list(pool.map(write, range(categories)))
             (made / "README.txt").write_text(notice, encoding="utf-8")
     except OSError as error:
-        if folder.is_dir():
-            return _checked(folder, notice)  # another process was faster
+        if folder.is_dir():  # another process was faster
+            return _checked(folder, notice)
         message = f"cannot write the synthetic parts ({error.strerror or error}); choose another root than"
         raise OSError(error.errno, message, str(folder)) from error
     return folder
@@ -65,15 +71,16 @@ def _checked(folder: Path, notice: str) -> Path:
     readme = folder / "README.txt"
     if not readme.is_file() or readme.read_text(encoding="utf-8") != notice:
         raise FileExistsError(
-            f"{folder} is there, but it does not hold these synthetic parts:\n{notice}Give another root, or delete the folder."
+            f"{folder} exists, but it does not hold these synthetic parts:\n{notice}Give another root, or delete the folder."
         )
     return folder
 
 
-def _write_kind(folder: Path, pictures: int, seed: int, kind_digits: int, digits: int, number: int) -> None:
-    kind = Kind(number, seed)
-    place = folder / f"{number:0{kind_digits}d}"
-    place.mkdir()
-    for each in range(pictures):
-        # subsampled colors would leave no small colored difference
-        Image.fromarray(kind.picture(each)).save(place / f"{each:0{digits}d}.jpg", quality=95, subsampling=0)
+def _write_category(folder: Path, images: int, seed: int, category_digits: int, image_digits: int, number: int) -> None:
+    category = PartCategory(number, seed)
+    subfolder = folder / f"{number:0{category_digits}d}"
+    subfolder.mkdir()
+    for each in range(images):
+        # chroma subsampling would blur small colored differences
+        image = Image.fromarray(category.image(each))
+        image.save(subfolder / f"{each:0{image_digits}d}.jpg", quality=95, subsampling=0)

@@ -1,4 +1,4 @@
-"""What surfaces look like: a color, grain, and patterns that repeat. A texture is drawn once a kind, and painted anew for each part."""
+"""Textures of synthetic parts: grain and repeating patterns, drawn once per category and painted anew for each part."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,17 +6,17 @@ from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 
-#: pixels, of both sides of a picture
-SIDE = 256
+#: height and width of the images, pixels
+SIZE = 256
 
-X, Y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(SIDE), np.arange(SIDE)))
+X, Y = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(SIZE), np.arange(SIZE)))
 _FREQUENCY_X, _FREQUENCY_Y = (
-    axis.astype(np.float32) * SIDE for axis in np.meshgrid(np.fft.rfftfreq(SIDE), np.fft.fftfreq(SIDE))
+    axis.astype(np.float32) * SIZE for axis in np.meshgrid(np.fft.rfftfreq(SIZE), np.fft.fftfreq(SIZE))
 )
 
 
 def draw_color(random: np.random.Generator) -> Floats:
-    """Draw a color ``(3,)`` in ``[0, 1]``; half of them are nearly grey, as metal and plastic are."""
+    """Draw a color ``(3,)`` in ``[0, 1]``; half of the colors are nearly gray, as metal and plastic are."""
     value = random.uniform(0.08, 0.9)
     saturation = random.uniform(0, 0.15) if random.random() < 0.5 else random.uniform(0.1, 0.9)
     hue = np.abs((6 * random.random() + np.array([0, 4, 2])) % 6 - 3) - 1
@@ -25,15 +25,15 @@ def draw_color(random: np.random.Generator) -> Floats:
 
 
 def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
-    """Draw a positive number, as often from each doubling between two bounds."""
+    """Draw a positive number whose logarithm is uniform between two bounds."""
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
 class Texture:
-    """Grain of a spectrum, and in some a pattern of lines, checks or threads, slightly bent.
+    """Grain with a random spectrum, and sometimes a slightly bent pattern of lines, checks or threads.
 
     Args:
-        random: draws what all parts of a kind have in common.
+        random: draws what all parts of a category share.
     """
 
     def __init__(self, random: np.random.Generator) -> None:
@@ -47,24 +47,24 @@ class Texture:
         self.contrast, self.sharpness, self.bend = random.uniform((0.03, 0.5, 0), (0.25, 6, 0.15))
 
     def paint(self, random: np.random.Generator, angle: float) -> Floats:
-        """Paint it anew.
+        """Paint the texture anew.
 
         Args:
-            random: draws what differs from part to part: where the grain lies, and the phase of the pattern.
-            angle: by which the part is turned, radians.
+            random: draws what differs between parts: the grain's position and the pattern's phase.
+            angle: rotation of the part, radians.
 
         Returns:
-            what is added to a color, ``(256, 256, 1)`` or ``(256, 256, 3)``, about 0.
+            What is added to a color, ``(256, 256, 1)`` or ``(256, 256, 3)``, of mean about 0.
         """
-        surface = self.strength * self._grain(random) if self.strength else np.zeros((SIDE, SIDE), np.float32)
+        surface = self.strength * self._paint_grain(random) if self.strength else np.zeros((SIZE, SIZE), np.float32)
         if self.pattern is not None:
-            surface = surface + self.contrast * self._repeated(random, angle + self.angle)
+            surface = surface + self.contrast * self._paint_pattern(random, angle + self.angle)
         tint: Floats = 1 + self.tint * np.array([1, 0, -1], np.float32) if self.tint else np.ones(1, np.float32)
         return surface[..., None] * tint
 
-    def _grain(self, random: np.random.Generator) -> Floats:
-        white = random.standard_normal((SIDE, SIDE), np.float32)
-        grain: Floats = np.fft.irfft2(np.fft.rfft2(white) * self.spectrum, s=(SIDE, SIDE)).astype(np.float32)
+    def _paint_grain(self, random: np.random.Generator) -> Floats:
+        white = random.standard_normal((SIZE, SIZE), np.float32)
+        grain: Floats = np.fft.irfft2(np.fft.rfft2(white) * self.spectrum, s=(SIZE, SIZE)).astype(np.float32)
         grain /= grain.std() + 1e-6
         forms: dict[str, Floats] = {
             "patches": np.tanh(2 * grain),
@@ -73,8 +73,8 @@ class Texture:
         }
         return forms.get(self.form, grain)
 
-    def _repeated(self, random: np.random.Generator, angle: float) -> Floats:
-        bent = self.period * self.bend * ndimage.zoom(random.standard_normal((5, 5), np.float32), SIDE / 5, order=3)
+    def _paint_pattern(self, random: np.random.Generator, angle: float) -> Floats:
+        bent = self.period * self.bend * ndimage.zoom(random.standard_normal((5, 5), np.float32), SIZE / 5, order=3)
         phases, step = random.uniform(0, 2 * np.pi, 2), 2 * np.pi / self.period
         across = np.sin(step * (np.cos(angle) * X + np.sin(angle) * Y + bent) + phases[0])
         along = np.sin(step * (-np.sin(angle) * X + np.cos(angle) * Y + bent) + phases[1])
@@ -86,12 +86,12 @@ class Texture:
 
 
 def _spectrum(random: np.random.Generator) -> Floats:
-    """Draw how strong each frequency of a grain is, ``(256, 129)``: flat up to one, then falling; half of them brushed."""
+    """Draw the amplitude of each frequency, ``(256, 129)``: flat up to a knee, then falling; half of the grains are brushed."""
     knee, fall = log_uniform(random, 1, 40), random.uniform(1, 3.5)
-    stretch = np.exp(abs(random.normal())) if random.random() < 0.5 else 1.0
+    elongation = np.exp(abs(random.normal())) if random.random() < 0.5 else 1.0
     angle = random.uniform(0, np.pi)
     along = np.cos(angle) * _FREQUENCY_X + np.sin(angle) * _FREQUENCY_Y
     across = -np.sin(angle) * _FREQUENCY_X + np.cos(angle) * _FREQUENCY_Y
-    spectrum: Floats = ((1 + ((along * stretch) ** 2 + across**2) / knee**2) ** (-fall / 2)).astype(np.float32)
+    spectrum: Floats = ((1 + ((along * elongation) ** 2 + across**2) / knee**2) ** (-fall / 2)).astype(np.float32)
     spectrum[0, 0] = 0
     return spectrum

@@ -1,4 +1,4 @@
-"""Batches of the normal images of one data module or several, however few, and which images a run was on."""
+"""Normal images of several data modules, small sets, and checkpoints of other images."""
 
 import shutil
 from pathlib import Path
@@ -11,13 +11,13 @@ from anomalib.data import AnomalibDataModule, Visa
 from PIL import Image
 from torchvision.transforms import v2
 
-from anomalib_spd.data import ImageFolder, LabelledImages, NormalBatches, NormalImages
+from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
 from tests.benchmark.grids import draw_images
 from tests.data.sets import visa
 
 
-def ready(modules: Any, batch_size: int = 4, side: int = 24, world_size: int = 1, **more: Any) -> NormalBatches:
-    data = NormalBatches(modules, batch_size, side, 0, **more)
+def ready(modules: Any, batch_size: int = 4, world_size: int = 1, shrink_batches: bool = True) -> NormalImages:
+    data = NormalImages(modules, batch_size, 24, 0, shrink_batches=shrink_batches)
     data.trainer = SimpleNamespace(
         world_size=world_size,
         global_rank=0,
@@ -36,7 +36,7 @@ def two(root: Path) -> list[AnomalibDataModule]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six normal training images of each of two categories, in VisA's layout."""
-    folder = tmp_path_factory.mktemp("normal_batches")
+    folder = tmp_path_factory.mktemp("normal_images")
     for seed, category in enumerate(["one", "two"]):
         draw_images(folder, category, seed=seed)
     return folder
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
-    """The same images, to be spoilt."""
+    """The same images, to be changed."""
     return Path(shutil.copytree(root / "visa_pytorch", tmp_path / "visa_pytorch")).parent
 
 
@@ -74,7 +74,7 @@ def test_batches_are_smaller_where_there_are_few_images(
     data = ready(visa(root), batch_size, world_size=world_size)
     assert data.batch_size == made
     assert [len(images) for images, _ in data.train_dataloader()] == [made] * (6 // made // world_size)
-    warned = [line for line in caplog.messages if "holds 6 images: batches are of" in line]
+    warned = [line for line in caplog.messages if "holds 6 images: the batch size is" in line]
     assert len(warned) == (made != batch_size)
 
 
@@ -83,7 +83,7 @@ def test_one_image_is_a_batch(own: Path, caplog: pytest.LogCaptureFixture) -> No
         path.unlink()
     data = ready(visa(own), 32)
     assert [images.shape for images, _ in data.train_dataloader()] == [(1, 3, 24, 24)]
-    assert "holds 1 images: batches are of 1" in caplog.text
+    assert "holds 1 images: the batch size is 1" in caplog.text
 
 
 def test_every_device_needs_an_image(root: Path) -> None:
@@ -92,7 +92,7 @@ def test_every_device_needs_an_image(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["other", "fewer", "more", "content", "order of categories"])
-def test_a_run_on_other_images_is_not_gone_on_with(root: Path, own: Path, change: str) -> None:
+def test_a_run_on_other_images_is_not_resumed(root: Path, own: Path, change: str) -> None:
     state = ready(two(root)).state_dict()
     modules, folder_of_one = two(own), own / "visa_pytorch/one/train/good"
     if change == "other":
@@ -109,24 +109,22 @@ def test_a_run_on_other_images_is_not_gone_on_with(root: Path, own: Path, change
         ready(modules).load_state_dict(state)
 
 
-def test_the_same_images_in_another_place_are_gone_on_with(
-    root: Path, own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_images_in_another_folder_are_resumed(root: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = ready(two(root)).state_dict()
     assert (state["seen"], state["batches"]) == (4, 3)
     monkeypatch.chdir(own.parent)
-    for place in (own, Path(own.name)):
-        data = ready(two(place))
+    for folder in (own, Path(own.name)):
+        data = ready(two(folder))
         data.load_state_dict(state)
         # one batch of the second epoch is behind it
-        whole = ready(two(place))
+        whole = ready(two(folder))
         whole.load_state_dict({**state, "seen": 3})
         rest = [images for images, _ in whole.train_dataloader()][1:]
         assert len(rest) == 2
         assert all(torch.equal(*pair) for pair in zip(rest, (each for each, _ in data.train_dataloader()), strict=True))
 
 
-def test_images_of_the_same_names_and_sizes_are_told_apart_by_category(own: Path) -> None:
+def test_images_of_the_same_names_and_sizes_differ_by_category(own: Path) -> None:
     for path in own.rglob("*.JPG"):
         path.write_bytes(path.read_bytes().ljust(20_000, b"\0"))
     one, other = two(own)
@@ -134,13 +132,13 @@ def test_images_of_the_same_names_and_sizes_are_told_apart_by_category(own: Path
         ready(other).load_state_dict(ready(one).state_dict())
 
 
-def test_images_are_stretched_if_that_is_asked_for(tmp_path: Path) -> None:
+def test_both_sides_are_resized_without_keep_aspect(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8)
     (tmp_path / "train").mkdir()
     v2.functional.to_pil_image(pixels).save(tmp_path / "train/a.png")
     whole = v2.functional.resize(pixels, [30, 30], antialias=True)
     middle = v2.functional.resize(pixels, [30, 45], antialias=True)[..., 7:37]
-    images = LabelledImages(tmp_path / "train", 30, stretch=True)
+    images = LabelledImages(tmp_path / "train", 30, keep_aspect=False)
     assert torch.equal(images[0][0], whole)
     cut = LabelledImages(tmp_path / "train", 30)[0][0]
     assert (cut.shape, cut.dtype) == ((3, 30, 30), torch.uint8)
@@ -152,18 +150,20 @@ def _shifted(pixels: torch.Tensor) -> torch.Tensor:
     return v2.functional.resize(pixels, [30, 45], antialias=True)[..., 8:38]
 
 
-@pytest.mark.parametrize("stretch", [False, True])
-def test_data_modules_hand_it_on(own: Path, stretch: bool) -> None:
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_data_modules_pass_keep_aspect(own: Path, keep_aspect: bool) -> None:
     for path in (own / "visa_pytorch/one/train/good").iterdir():
         with Image.open(path) as image:
             image.crop((0, 0, 64, 40)).save(path)
-    data = NormalImages(visa(own), 6, 32, 0, stretch=stretch) if stretch else NormalImages(visa(own), 6, 32, 0)
+    data = NormalImages(visa(own), 6, 32, 0) if keep_aspect else NormalImages(visa(own), 6, 32, 0, keep_aspect=False)
     data.prepare_data()
     data.setup("fit")
     assert data.images is not None
-    expected = {LabelledImages(data.images.files, 32, stretch=stretch)[index][0].sum().item() for index in range(6)}
+    expected = {
+        LabelledImages(data.images.files, 32, keep_aspect=keep_aspect)[index][0].sum().item() for index in range(6)
+    }
     (batch,) = data.train_dataloader()
     assert {image.sum().item() for image in batch[0]} == expected
-    assert ImageFolder(own).stretch is False
-    other = LabelledImages(data.images.files, 32, stretch=not stretch)[0][0].sum().item()
+    assert ImageFolder(own).keep_aspect
+    other = LabelledImages(data.images.files, 32, keep_aspect=not keep_aspect)[0][0].sum().item()
     assert other not in expected
