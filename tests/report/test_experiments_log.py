@@ -48,7 +48,7 @@ FORMS = {
 NOT_IN_GRIDS = (
     "the two before",
     "statistics",
-    "encoder that has learnt",
+    "encoder that has learned",
     "base, 0.001",
     "SmoothBlend + CutPaste, 0.001",
 )
