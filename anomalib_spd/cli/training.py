@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from anomalib_spd.config_files import merge_config_files
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import fit, ignore_expected_warnings, trainer_options
 
@@ -43,7 +44,7 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={"prog": f"anomalib-spd {command}"},
             run=False,
-            args=list(args),
+            args=merge_config_files(args),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
