@@ -1,4 +1,4 @@
-"""Configuration files of the commands: found by name, merged, and filled from environment variables."""
+"""Configuration files: found by name, merged, and filled from environment variables."""
 
 import json
 from argparse import ArgumentParser
