@@ -1,4 +1,4 @@
-"""The command ``anomalib-spd report``: what a benchmark found, as one HTML page and as Markdown."""
+"""The command ``anomalib-spd report``: the results of a benchmark as one HTML page and as Markdown."""
 
 import argparse
 import sys
@@ -9,19 +9,22 @@ from anomalib_spd.report.page import PAGE, write_report
 PROGRAM = "anomalib-spd report"
 
 DESCRIPTION = """\
-Write down what a benchmark found: report.html, one file that needs nothing else, and report.md with its plots."""
+Write the results of a benchmark as report.html, one self-contained file, and as report.md with its plots; and as runs.csv,
+means.csv and intervals.csv. From a CSV file alone, the report has no curves and no heatmaps."""
 
 
 def run(args: list[str]) -> int:
-    """Run ``anomalib-spd report ...``; returns its exit status: 0, or 1 after an error. Wrong usage exits with 2.
+    """Run ``anomalib-spd report ...``; return its exit status: 0, or 1 after an error. Wrong usage exits with 2.
 
     Args:
         args: what follows ``anomalib-spd report``.
     """
     options = _parser().parse_args(args)
-    output = options.output or options.results / "report"
+    results: Path = options.results
+    beside = results.with_name(f"{results.stem.removesuffix('.means')}.report")
+    output = options.output or (beside if results.suffix == ".csv" else results / "report")
     try:
-        write_report(options.results, output, images=not options.without_images)
+        write_report(results, output, images=not options.without_images)
     except (ValueError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
@@ -31,13 +34,21 @@ def run(args: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(PROGRAM, description=DESCRIPTION, epilog=f"example: {PROGRAM} results/benchmark")
-    parser.add_argument("results", metavar="RESULTS", type=Path, help="folder of 'anomalib-spd benchmark'")
     parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, help="new, empty, or an earlier report; by default RESULTS/report"
+        "results",
+        metavar="RESULTS",
+        type=Path,
+        help="folder of 'anomalib-spd benchmark'; or a CSV file, GRID.csv of runs or GRID.means.csv of means",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="new, empty, or an earlier report; by default RESULTS/report, of a CSV file GRID.report beside it",
     )
     parser.add_argument(
         "--without-images",
         action="store_true",
-        help="show heatmaps only, no photographs and no masks, where these may not be passed on",
+        help="leave out photographs and masks, where these may not be passed on; heatmaps stay",
     )
     return parser

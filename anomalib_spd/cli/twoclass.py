@@ -19,7 +19,7 @@ from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import RECORD, Cell, write
 from anomalib_spd.cli.training import TrainingCLI
 from anomalib_spd.files import atomic_write
-from anomalib_spd.report.tables import METRICS
+from anomalib_spd.report.tables import LABELS
 from anomalib_spd.twoclass.base import TwoClassModule
 
 ORIGIN = "run.json"
@@ -96,7 +96,7 @@ def _run(cli: TwoClassCLI) -> None:
     seconds = {"fit": fit, "inference": cli.recorder.seconds, "total": time.perf_counter() - start}
     record = judge.describe(plan, trainer, data, cli.recorder, seconds)
     write(folder, plan.cell, {**record, "checkpoint": Path(chosen or "last.ckpt").name}, cli.recorder.scores())
-    for name, label in METRICS.items():
+    for name, label in LABELS.items():
         if name in record["metrics"]:
             print(f"{label}: {record['metrics'][name]:.3f}")
     print(f"Figures: {folder / RECORD}; heatmaps: {folder / 'images'}; checkpoints: {folder / 'checkpoints'}")

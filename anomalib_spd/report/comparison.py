@@ -1,22 +1,33 @@
-"""What a folder of results holds of its grid, and how backbones differ in it."""
+"""The results of a grid as tables: runs, means over seeds, and differences of backbones with their intervals."""
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
 from anomalib_spd.benchmark.grid import Grid, pairs
 from anomalib_spd.benchmark.results import Cell, Result, read
 from anomalib_spd.benchmark.run import GRID
-from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.metrics.table import METRICS
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
+
+#: the ``category`` of a mean over categories
+MEAN = "mean"
+MEANS = ("backbone", "detector", "category", "categories", "seeds", "metric", "mean", "sd")
+INTERVALS = (
+    *("a", "b", "detector", "category", "categories", "seeds", "metric"),
+    *("difference", "low", "high", "excludes_zero"),
+)
+#: columns that stay text when a CSV file is read
+TEXT = ("backbone", "a", "b", "detector", "category", "categories", "seeds", "metric", "status", "sha256")
 
 
 class Pair(NamedTuple):
-    """Two backbones, of which A minus B is of interest."""
+    """Two backbones whose difference A minus B is of interest."""
 
     a: str
     b: str
@@ -26,146 +37,248 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The cells of a grid that are on record.
+class GridResults:
+    """What is known of a grid. Tables from CSV files may be empty.
 
     Attributes:
-        grid: what was to be measured.
-        results: what is on record of it, failed cells too.
+        title: of the grid.
+        backbones: labels, in the order of the tables.
+        detectors: likewise.
+        categories: likewise.
+        pairs: backbones to compare.
+        runs: one row a cell on record, as ``benchmark.results.runs_table`` gives it.
+        means: one row per detector, category, backbone and metric, with the columns ``MEANS``.
+        intervals: one row per pair, detector, category and metric, with the columns ``INTERVALS``.
+        cells: the results with their scores; empty where only CSV is left.
+        missing: cells of the grid that are not on record.
     """
 
-    grid: Grid
-    results: Mapping[Cell, Result]
+    title: str
+    backbones: Sequence[str]
+    detectors: Sequence[str]
+    categories: Sequence[str]
+    pairs: Sequence[Pair]
+    runs: pd.DataFrame
+    means: pd.DataFrame
+    intervals: pd.DataFrame
+    cells: Mapping[Cell, Result] = field(default_factory=dict)
+    missing: Sequence[Cell] = ()
 
-    @property
-    def pairs(self) -> list[Pair]:
-        """The pairs of backbones to compare."""
-        return [Pair(a, b) for a, b in pairs(self.grid)]
-
-    @property
-    def measured(self) -> list[Result]:
-        """Results of the cells that ran to their end."""
-        return [result for result in self.results.values() if result.done]
-
-    @property
-    def failed(self) -> list[Result]:
-        """Results of the cells that are on record with an error."""
-        return [result for result in self.results.values() if not result.done]
-
-    @property
-    def missing(self) -> list[Cell]:
-        """Cells that nothing is on record of."""
-        return [cell for cell in self.grid.cells() if cell not in self.results]
-
-    def of(self, backbone: str | None = None, detector: str | None = None, category: str | None = None) -> list[Result]:
-        """Measured cells by their labels, in the order of the grid.
-
-        Args:
-            backbone: all, where none is given.
-            detector: likewise.
-            category: likewise.
-        """
-        return [
-            result
-            for result in self.measured
-            if backbone in (None, result.cell.backbone)
-            and detector in (None, result.cell.detector)
-            and category in (None, result.cell.category)
-        ]
-
-    def matched(
-        self, pair: Pair, detector: str, metric: str, category: str | None = None
-    ) -> tuple[list[Result], list[Result]]:
-        """Results of A and of B that differ in nothing else: the categories and seeds that both have a figure of.
-
-        Args:
-            pair: A and B.
-            detector: label.
-            metric: which both have.
-            category: all, where none is given.
-        """
-        a, b = (
-            {
-                (result.cell.category, result.cell.seed): result
-                for result in having(metric, self.of(backbone, detector, category))
-            }
-            for backbone in pair
-        )
-        common = [key for key in a if key in b]
-        return [a[key] for key in common], [b[key] for key in common]
+    def select(self, backbone: str, detector: str, category: str) -> list[Result]:
+        """Return the measured cells of all seeds."""
+        labels = backbone, detector, category
+        return [r for c, r in self.cells.items() if r.done and (c.backbone, c.detector, c.category) == labels]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far A lies above B.
-
-    Attributes:
-        interval: A minus B.
-        categories: those that it is the mean over.
-        seeds: how many, of each category.
-    """
-
-    interval: Interval
-    categories: tuple[str, ...]
-    seeds: tuple[int, ...]
-
-
-#: by pair, detector, category (None: the mean over categories) and metric
-Differences = Mapping[tuple[Pair, str, str | None, str], Difference]
-
-
-def load(results: Path) -> Findings:
-    """Read a folder of results.
+def load(path: Path, resamples: int = 2000) -> GridResults:
+    """Read the results of a grid.
 
     Args:
-        results: the folder.
+        path: a folder of ``anomalib-spd benchmark``, or a CSV file: ``NAME.csv`` of runs or ``NAME.means.csv`` of means;
+            ``NAME.intervals.csv`` beside it is read too, if there is one.
+        resamples: number of resamples of the bootstrap.
 
     Raises:
-        ValueError: it is none, or nothing was measured.
+        ValueError: the path is none of these, or nothing was measured.
     """
-    path = results / GRID
+    return _load_csv(path) if path.suffix == ".csv" else _load_cells(path, resamples)
+
+
+def _load_cells(folder: Path, resamples: int) -> GridResults:
+    path = folder / GRID
     if not path.is_file():
         raise ValueError(
-            f"{results} is no folder of results, it has no {GRID}: give the one of 'anomalib-spd benchmark'"
+            f"{folder} is not a folder of results, it has no {GRID}: give that of 'anomalib-spd benchmark'"
         )
     try:
         grid = Grid(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except (TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not the configuration of a grid ({error}): run the benchmark again") from None
-    on_record = {result.cell: result for result in read(results)}
-    findings = Findings(grid, {cell: on_record[cell] for cell in grid.cells() if cell in on_record})
-    if not findings.measured:
-        raise ValueError(f"No cell of {path} was measured, {len(findings.failed)} failed: run the benchmark first")
-    return findings
+    on_record = {result.cell: result for result in read(folder)}
+    cells = {cell: on_record[cell] for cell in grid.cells() if cell in on_record}
+    measured = [result for result in cells.values() if result.done]
+    if not measured:
+        raise ValueError(f"No cell of {path} was measured, {len(cells)} failed: run the benchmark first")
+    compared = [Pair(a, b) for a, b in pairs(grid)]
+    return GridResults(
+        grid.title,
+        list(grid.backbones),
+        list(grid.detectors),
+        list(grid.categories),
+        compared,
+        runs := runs_table(cells.values()),
+        mean_table(runs),
+        interval_table(measured, compared, resamples),
+        cells,
+        [cell for cell in grid.cells() if cell not in cells],
+    )
 
 
-def having(metric: str, results: Iterable[Result]) -> list[Result]:
-    """Those that have a figure.
+def _load_csv(path: Path) -> GridResults:
+    name = path.stem.removesuffix(".means")
+    table = _read_csv(path, MEANS if path.stem.endswith(".means") else ("backbone", "detector", "category", "seed"))
+    runs = table if "status" in table else pd.DataFrame()
+    means = mean_table(table) if "status" in table else table
+    if means.empty:
+        raise ValueError(f"{path} has no measured cell: run the benchmark first")
+    beside = path.with_name(f"{name}.intervals.csv")
+    intervals = _read_csv(beside, INTERVALS) if beside.is_file() else pd.DataFrame(columns=list(INTERVALS))
+    compared = intervals[["a", "b"]].drop_duplicates()
+    labels = (list(table[axis].unique()) for axis in ("backbone", "detector", "category"))
+    backbones, detectors, categories = ([label for label in each if label != MEAN] for each in labels)
+    return GridResults(
+        name, backbones, detectors, categories, [Pair(*each) for each in compared.values], runs, means, intervals
+    )
+
+
+def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} is not a table of results ({error}): give a CSV of 'anomalib-spd report'") from None
+    if lacking := [column for column in columns if column not in table]:
+        raise ValueError(f"{path} has no column {', '.join(lacking)}: give a CSV of 'anomalib-spd report'")
+    return table
+
+
+def runs_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Return one row per cell on record, failed cells too.
 
     Args:
-        metric: its name.
         results: of any cells.
+
+    Returns:
+        Labels, ``status``, checksum and name of the backbone, metrics by name, sizes, seconds and versions. Empty where
+        a record says nothing.
     """
-    return [result for result in results if not math.isnan(result.metrics.get(metric, math.nan))]
+    rows = []
+    for result in results:
+        record, cell = result.record, result.cell
+        sizes, backbone, error = record.get("sizes") or {}, record["backbone"], record["error"] or {}
+        pixels = {name: format_size(sizes.get(name)) for name in ("image_size", "crop", "map")}
+        rows.append(
+            {
+                "backbone": cell.backbone,
+                "sha256": backbone["weights_sha256"],
+                "detector": cell.detector,
+                "category": cell.category,
+                "seed": cell.seed,
+                "status": record["status"],
+                **{metric.name: record["metrics"].get(metric.name) for metric in METRICS},
+                "name": backbone["name"],
+                "architecture": backbone["architecture"],
+                "class_path": record["config"]["model"]["class_path"],
+                **{f"published_{key}": value for key, value in (record["published"] or {}).items()},
+                **sizes,
+                **pixels,
+                **{f"{name}_seconds": seconds for name, seconds in record["seconds"].items()},
+                "peak_memory_bytes": record.get("peak_memory_bytes"),
+                **{name: record[name] for name in ("device", "threads")},
+                **{f"version_{package}": version for package, version in record["versions"].items()},
+                "error": (error and f"{error['type']}: {' '.join(error['message'].split())[:500]}") or None,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.astype({metric.name: float for metric in METRICS})
 
 
-def compare(findings: Findings, resamples: int = 2000) -> Differences:
-    """Every pair's difference for every detector and metric, by category and on the mean over categories.
+def format_size(size: Sequence[int] | None) -> str | None:
+    """Return ``"256 x 192"`` of a height and a width."""
+    return " x ".join(map(str, size)) if size else None
+
+
+def mean_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and sample standard deviation over seeds, by category and over the categories that all backbones have.
+
+    Means over categories leave out backbones without any measured cell of the detector. Their deviation is over the
+    seeds that have every category.
 
     Args:
-        findings: of a folder of results.
-        resamples: of the bootstrap.
+        runs: one row a cell.
+
+    Returns:
+        Columns ``MEANS``; of one category alone there is no mean over categories.
     """
-    differences: dict[tuple[Pair, str, str | None, str], Difference] = {}
-    for pair in findings.pairs:
-        for detector in findings.grid.detectors:
+    metrics = [metric.name for metric in METRICS if metric.in_report and metric.name in runs]
+    rows: list[tuple[Any, ...]] = []
+    for detector, measured in runs[runs["status"] == "done"].groupby("detector", sort=False):
+        labels = measured[["backbone", "category"]].drop_duplicates()
+        for metric in metrics:
+            # (backbone, seed) x category
+            values = measured.pivot(index=["backbone", "seed"], columns="category", values=metric)
+            values = values[[category for category in runs["category"].unique() if category in values]]
+            for backbone, category in labels.values:
+                seeds = values.loc[backbone][category].dropna()
+                if len(seeds):
+                    figures = len(seeds), metric, seeds.mean(), seeds.std()
+                    rows.append((backbone, detector, category, category, *figures))
+            has_all = values.notna().groupby(level="backbone").any().all()
+            common = list(has_all.index[has_all])
+            if not common or runs["category"].nunique() == 1:
+                continue
+            for backbone in labels["backbone"].unique():
+                seeds = values.loc[backbone][common]
+                mean, deviation = seeds.mean().mean(), seeds.dropna().mean(axis=1).std()
+                counts = format_range(seeds.notna().sum())
+                rows.append((backbone, detector, MEAN, ", ".join(common), counts, metric, mean, deviation))
+    return pd.DataFrame(rows, columns=list(MEANS)).astype({"seeds": str})
+
+
+def interval_table(measured: Sequence[Result], compared: Sequence[Pair], resamples: int) -> pd.DataFrame:
+    """Return every pair's difference for every detector and metric, by category and on the mean over categories.
+
+    A difference is over the categories and seeds for which A and B both have the metric.
+
+    Args:
+        measured: results of the grid, in its order.
+        compared: the pairs.
+        resamples: number of resamples of the bootstrap.
+
+    Returns:
+        Columns ``INTERVALS``; of one category alone there is no mean over categories.
+    """
+    categories = list(dict.fromkeys(result.cell.category for result in measured))
+    rows = []
+    for pair in compared:
+        for detector in dict.fromkeys(result.cell.detector for result in measured):
             for metric in BOOTSTRAPPED:
-                for category in (*findings.grid.categories, None):
-                    a, b = findings.matched(pair, detector, metric, category)
+                for category in (*categories, MEAN) if len(categories) > 1 else categories:
+                    a, b = matched(measured, pair, detector, metric, category)
                     if a:
                         seeds = Counter(result.cell.category for result in a)
-                        interval = difference(a, b, metric, resamples)
-                        differences[pair, detector, category, metric] = Difference(
-                            interval, tuple(seeds), tuple(seeds.values())
-                        )
-    return differences
+                        interval = paired_bootstrap_ci(a, b, metric, resamples)
+                        labels = detector, category, ", ".join(seeds), format_range(seeds.values()), metric
+                        rows.append((*pair, *labels, *interval))
+    return pd.DataFrame(rows, columns=list(INTERVALS))
+
+
+def matched(
+    measured: Iterable[Result], pair: Pair, detector: str, metric: str, category: str
+) -> tuple[list[Result], list[Result]]:
+    """Return results of A and of B for the categories and seeds for which both have the metric.
+
+    Args:
+        measured: results of the grid.
+        pair: A and B.
+        detector: label.
+        metric: name.
+        category: label, or ``MEAN`` for all.
+    """
+    a, b = (
+        {
+            (result.cell.category, result.cell.seed): result
+            for result in measured
+            if (result.cell.backbone, result.cell.detector) == (backbone, detector)
+            and category in (MEAN, result.cell.category)
+            and pd.notna(result.metrics.get(metric))
+        }
+        for backbone in pair
+    )
+    common = [key for key in a if key in b]
+    return [a[key] for key in common], [b[key] for key in common]
+
+
+def format_range(counts: Iterable[int]) -> str:
+    """Return ``"2"``, or ``"1-3"`` where counts differ."""
+    ordered = sorted(set(counts))
+    return "-".join(str(count) for count in dict.fromkeys([ordered[0], ordered[-1]]))

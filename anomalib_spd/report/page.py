@@ -1,4 +1,7 @@
-"""The report of a benchmark: one HTML page, and the same in Markdown with its plots beside it."""
+"""The report of a grid: Markdown with its plots and tables beside it, and the same as one HTML page.
+
+One template, ``report.md.j2``, writes both: the page is its Markdown, with plots, heatmaps and folds as HTML elements.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,37 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
+from markdown_it import MarkdownIt
+from markupsafe import escape
 
-from anomalib_spd.report import plots, tables
-from anomalib_spd.report import run_metadata as circumstances
-from anomalib_spd.report.comparison import Differences, Findings, Pair, compare, load
-from anomalib_spd.report.heatmaps import Sheet, gradient, sheets
-from anomalib_spd.report.published_tables import Comparison, comparisons
-from anomalib_spd.report.tables import METRICS, Table
+from anomalib_spd.report import plots, run_metadata, tables
+from anomalib_spd.report.bootstrap import Interval
+from anomalib_spd.report.comparison import MEAN, GridResults, Pair, load
+from anomalib_spd.report.heatmaps import HeatmapGrid, gradient, heatmap_grids
+from anomalib_spd.report.published import Comparison, comparisons
+from anomalib_spd.report.tables import LABELS, Table, escape_markdown
 
-PAGE, TEXT = "report.html", "report.md"
+PAGE, TEXT, TEMPLATE = "report.html", "report.md", "report.md.j2"
 GENERATOR = "anomalib-spd report"
 
-#: what verdicts and forest plots are of: the trapezoidal areas say what the step-wise ones say
+#: metrics of verdicts and forest plots: the trapezoidal areas say what the step-wise ones say
 HEADLINE = ("image_AUROC", "image_AUPR_step", "pixel_AUROC", "pixel_AUPR_step")
-
-# pairs do not wear the colours of backbones
-PAIRS = 3
-
-CAUTION = (
-    "The intervals hold 95 % of a paired bootstrap over test images and seeds: how much others might move a difference."
-)
-ONE_TRAINING = "They do not cover another training of these backbones, each of which is one set of weights: {}."
-TRAINED_ANEW = "With each seed, these were trained anew: {}."
-PAPERS = (
-    "What the papers print of the same data set, category, detector and coreset. It was measured by others, with their "
-    "backbones and settings."
-)
-
-#: the rows of a forest plot: label -> detector, and category or None for the mean over categories
-Rows = Mapping[str, tuple[str, str | None]]
+#: pairs start at this color, so that they differ from the first backbones
+FIRST_PAIR_COLOR = 3
+OVER_CATEGORIES = "mean over categories"
 
 
 @dataclass(frozen=True)
@@ -48,30 +40,24 @@ class Plot:
     description: str
 
     @property
-    def inline(self) -> Markup:
+    def inline(self) -> str:
         """The element."""
-        return Markup(plots.inline(self.svg, str(Markup.escape(self.description))))
+        return plots.inline(self.svg, str(escape(self.description)))
 
 
 class Verdict(NamedTuple):
-    """What the means of a pair say: where A is ahead, where behind, and where the interval holds 0."""
+    """The mean differences of a pair: above 0 and below 0 with their whole interval, and undecided."""
 
     pair: Pair
-    ahead: list[str]
-    behind: list[str]
+    above: list[str]
+    below: list[str]
     undecided: list[str]
-    image_categories: list[str]
-    pixel_categories: list[str]
+    categories: dict[str, list[str]]
     plot: Plot
 
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return len(self.ahead) + len(self.behind) + len(self.undecided)
 
-
-class Chapter(NamedTuple):
-    """All that is said of one detector."""
+class DetectorSection(NamedTuple):
+    """The part of the report about one detector."""
 
     detector: str
     settings: Sequence[str]
@@ -80,86 +66,74 @@ class Chapter(NamedTuple):
     forest: Plot | None
     published: Sequence[Comparison]
     curves: Sequence[tuple[str, Plot]]
-    sheets: Sequence[Sheet]
+    heatmaps: Sequence[HeatmapGrid]
 
 
 def write_report(results: Path, output: Path, *, images: bool = True, resamples: int = 2000) -> None:
-    """Write ``report.html``, ``report.md`` and ``plots``.
+    """Write ``report.html``, ``report.md``, ``plots`` and the tables ``runs.csv``, ``means.csv`` and ``intervals.csv``.
 
     Args:
-        results: folder of results.
+        results: folder of results, or a CSV file; see ``comparison.load``.
         output: new, empty, or an earlier report.
         images: whether photographs and masks are shown.
-        resamples: of the bootstrap.
+        resamples: number of resamples of the bootstrap.
 
     Raises:
         ValueError: ``results`` holds none, or ``output`` holds something else.
     """
-    _check(output)
-    findings = load(results)
-    differences = compare(findings, resamples)
-    verdicts = [verdict for pair in findings.pairs if (verdict := _verdict(findings, differences, pair))]
-    chapters = [
-        _chapter(findings, differences, detector, images)
-        for detector in findings.grid.detectors
-        if findings.of(detector=detector)
-    ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and name.startswith(PAGE),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["markdown"] = _escaped
+    _check_output(output)
+    grid = load(results, resamples)
+    verdicts = [verdict for pair in grid.pairs if (verdict := _verdict(grid, pair))]
+    measured = [detector for detector in grid.detectors if detector in set(grid.means["detector"])]
+    sections = [_detector_section(grid, detector, images) for detector in measured]
     content = {
         "generator": GENERATOR,
-        "findings": findings,
-        "grid": findings.grid,
-        "summary": _summary(findings),
-        "caution": [CAUTION, *_trainings(findings), _chance(differences)],
-        "papers": PAPERS,
+        "grid": grid,
+        "summary": _summary(grid),
+        "intervals": _intervals(grid),
         "verdicts": verdicts,
-        "chapters": chapters,
-        "images": circumstances.images_table(findings),
-        "costs": circumstances.costs_table(findings),
-        "weights": circumstances.weights_table(findings),
-        "failures": circumstances.failures_table(findings),
+        "sections": sections,
+        "metadata": run_metadata.metadata_tables(grid),
         "with_images": images,
         "gradient": gradient(),
     }
-    texts = {name: environment.get_template(f"{name}.j2").render(content) for name in (PAGE, TEXT)}
-    texts[TEXT] = re.sub(r"\n{3,}", "\n\n", texts[TEXT])
-    drawn = [verdict.plot for verdict in verdicts]
-    for chapter in chapters:
-        drawn += [chapter.forest] if chapter.forest else []
-        drawn += [plot for _, plot in chapter.curves]
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    environment.filters["markdown"] = escape_markdown
+    template = environment.get_template(TEMPLATE)
+    texts = {
+        PAGE: _to_html(template.render(content, html=True)),
+        TEXT: re.sub(r"\n{3,}", "\n\n", template.render(content, html=False)),
+    }
+    drawn = [verdict.plot for verdict in verdicts] + [section.forest for section in sections if section.forest]
+    drawn += [plot for section in sections for _, plot in section.curves]
     _write(output, texts, drawn)
+    for name, table in (("runs", grid.runs), ("means", grid.means), ("intervals", grid.intervals)):
+        table.to_csv(output / f"{name}.csv", index=False)
 
 
-def _summary(findings: Findings) -> str:
-    grid = findings.grid
-    axes = {"backbone": grid.backbones, "detector": grid.detectors, "category": grid.categories, "seed": grid.seeds}
-    sizes = [_plural(len(labels), name) for name, labels in axes.items()]
-    measured = f"{len(findings.measured)} of {_plural(len(grid.cells()), 'cell')} measured"
+def _summary(grid: GridResults) -> str:
+    axes = {"backbone": grid.backbones, "detector": grid.detectors, "category": grid.categories}
+    axes |= {"seed": grid.runs["seed"].unique()} if len(grid.runs) else {}
+    sizes = ", ".join(_plural(len(labels), name) for name, labels in axes.items())
+    if len(grid.runs):
+        done = int((grid.runs["status"] == "done").sum())
+        failed, missing = len(grid.runs) - done, len(grid.missing)
+        cells = _plural(done + failed + missing, "cell")
+        sizes += f": {done} of {cells} measured, {failed} failed, {missing} missing"
+    return f"{sizes}. Means are over the categories that are named with them, never over a whole data set."
+
+
+def _intervals(grid: GridResults) -> str:
+    """Return what the intervals cover, and what they leave out."""
+    anew = run_metadata.trained_anew(grid)
+    once = [backbone for backbone in grid.backbones if backbone not in anew]
+    text = "The intervals hold 95 % of a paired bootstrap over test images and seeds."
+    if anew and len(grid.runs):
+        text += f" Every seed of these backbones is a training of its own: {', '.join(anew)}."
+    if once and len(grid.runs):
+        text += f" Another training of these backbones, each of which is one set of weights, is not covered: {', '.join(once)}."
     return (
-        f"{', '.join(sizes)}: {measured}, {len(findings.failed)} failed, {len(findings.missing)} missing. Means are over "
-        "the categories named with them, and no figures of a whole data set."
-    )
-
-
-def _trainings(findings: Findings) -> list[str]:
-    """What the seeds say of the trainings of the backbones."""
-    grid = findings.grid
-    texts = []
-    for text, anew in ((ONE_TRAINING, False), (TRAINED_ANEW, True)):
-        if labels := [label for label in grid.backbones if grid.trained_anew(label) == anew]:
-            texts.append(text.format(", ".join(labels)))
-    return texts
-
-
-def _chance(differences: Differences) -> str:
-    return (
-        f"This report has {len(differences)} such intervals: were there no difference at all, about 1 in 20 would exclude "
+        f"{text} This report has {len(grid.intervals)} such intervals: without any difference, about 1 in 20 would exclude "
         "0 by chance."
     )
 
@@ -168,8 +142,8 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun.removesuffix('y')}{'ies' if noun[-1] == 'y' else 's'}"
 
 
-def _check(output: Path) -> None:
-    """Refuse a folder that holds what is no report of ours."""
+def _check_output(output: Path) -> None:
+    """Refuse a folder that holds anything but a report of ours."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file, expected a folder for the report: give another as --output")
     page = output / PAGE
@@ -180,7 +154,7 @@ def _check(output: Path) -> None:
 
 def _write(output: Path, texts: Mapping[str, str], drawn: Sequence[Plot]) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    # the page first: what was begun is then known as a report, and can be written again
+    # the page first: an interrupted report is then recognized, and can be written again
     for name, text in texts.items():
         (output / name).write_text(text, encoding="utf-8")
     for stale in (output / "plots").rglob("*.svg"):
@@ -191,84 +165,100 @@ def _write(output: Path, texts: Mapping[str, str], drawn: Sequence[Plot]) -> Non
         path.write_text(plot.svg, encoding="utf-8")
 
 
-def _verdict(findings: Findings, differences: Differences, pair: Pair) -> Verdict | None:
-    means = {key: each for key, each in differences.items() if key[2] is None}
-    rows = {detector: (detector, None) for detector in findings.grid.detectors}
-    path = f"plots/verdict/{findings.pairs.index(pair) + 1}.svg"
-    plot = _forest(path, f"{pair}: means over categories", means, rows, findings, [pair])
+def _to_html(markdown: str) -> str:
+    """Return the page of a report's Markdown; its tables scroll, and CSS classes mark the rows that begin groups and means."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    # lines may break before an interval, not within it
+    tokens = parser.parse(re.sub(r"(\[[+-][\d.]+,) (?=[+-][\d.]+\])", r"\1&nbsp;", markdown))
+    group = ""
+    for token, *following in (tokens[at : at + 3] for at in range(len(tokens))):
+        if token.type == "th_open":
+            for part in following[0].children or ():
+                part.content = part.content.replace("-", "\N{NON-BREAKING HYPHEN}")
+        elif token.type == "tr_open":
+            label = following[1].content
+            mean = label.startswith("mean of") or label.endswith("as printed")
+            token.attrSet("class", "first " * (label != group) + "mean" * mean)
+            group = label
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _verdict(grid: GridResults, pair: Pair) -> Verdict | None:
+    one = grid.intervals["category"] == (
+        MEAN if MEAN in set(grid.intervals["category"]) else grid.intervals["categories"]
+    )
+    means = grid.intervals[one]
+    rows = {detector: means[means["detector"] == detector] for detector in grid.detectors}
+    path = f"plots/verdict/{grid.pairs.index(pair) + 1}.svg"
+    plot = _forest(grid, path, f"{pair}: means over categories", rows, [pair], means)
     if plot is None:
         return None
-    verdict = Verdict(pair, [], [], [], [], [], plot)
-    for (of, detector, _, metric), each in means.items():
-        if of == pair and metric in HEADLINE:
-            low, high = each.interval.low, each.interval.high
-            side = verdict.ahead if low > 0 else verdict.behind if high < 0 else verdict.undecided
-            side.append(f"{METRICS[metric]} with {detector}")
-            level = verdict.image_categories if metric.startswith("image") else verdict.pixel_categories
-            level += [", ".join(each.categories)] * (", ".join(each.categories) not in level)
+    verdict = Verdict(pair, [], [], [], {}, plot)
+    of = means[(means["a"] == pair.a) & (means["b"] == pair.b) & means["metric"].isin(HEADLINE)]
+    for row in of.itertuples():
+        group = verdict.undecided if not row.excludes_zero else verdict.above if row.difference > 0 else verdict.below
+        group.append(f"{LABELS[row.metric]} with {row.detector}")
+        over = verdict.categories.setdefault(row.metric.partition("_")[0], [])
+        over += [row.categories] if row.categories not in over else []
     return verdict
 
 
-def _chapter(findings: Findings, differences: Differences, detector: str, images: bool) -> Chapter:
-    rows: dict[str, tuple[str, str | None]] = {category: (detector, category) for category in findings.grid.categories}
+def _detector_section(grid: GridResults, detector: str, images: bool) -> DetectorSection:
+    intervals = grid.intervals[grid.intervals["detector"] == detector]
+    rows = {category: intervals[intervals["category"] == category] for category in grid.categories}
     if len(rows) > 1:
-        rows["mean over categories"] = detector, None
+        rows[OVER_CATEGORIES] = intervals[intervals["category"] == MEAN]
     path = f"plots/differences/{detector}.svg"
-    measured = findings.of(detector=detector)
-    return Chapter(
+    curves = [(category, plot) for category in grid.categories if (plot := _curves(grid, detector, category))]
+    return DetectorSection(
         detector,
-        circumstances.settings(measured),
-        tables.results_table(findings, detector),
-        tables.differences_table(findings, differences, detector),
-        _forest(path, f"{detector}: differences by category", differences, rows, findings, findings.pairs),
-        comparisons(findings, detector),
-        [
-            (category, _curves(findings, detector, category))
-            for category in findings.grid.categories
-            if findings.of(detector=detector, category=category)
-        ],
-        sheets(findings, findings.pairs[0], detector, images=images) if findings.pairs else [],
+        run_metadata.settings(grid, detector),
+        tables.results_table(grid, detector),
+        tables.differences_table(grid, detector),
+        _forest(grid, path, f"{detector}: differences by category", rows, grid.pairs, grid.intervals),
+        comparisons(grid, detector),
+        curves,
+        heatmap_grids(grid, grid.pairs[0], detector, images=images) if grid.pairs else [],
     )
 
 
-def _curves(findings: Findings, detector: str, category: str) -> Plot:
+def _curves(grid: GridResults, detector: str, category: str) -> Plot | None:
     path = f"plots/curves/{detector}/{category}.svg"
-    scores = {
-        backbone: [result.scores() for result in findings.of(backbone, detector, category)]
-        for backbone in findings.grid.backbones
-    }
-    return Plot(path, plots.curves(path, scores), f"{detector}, {category}: curves and histograms")
+    runs = {label: [r.scores() for r in grid.select(label, detector, category)] for label in grid.backbones}
+    return (
+        Plot(path, plots.curves(path, runs), f"{detector}, {category}: curves and histograms")
+        if any(runs.values())
+        else None
+    )
 
 
 def _forest(
-    path: str, description: str, differences: Differences, rows: Rows, findings: Findings, pairs: Sequence[Pair]
+    grid: GridResults,
+    path: str,
+    description: str,
+    rows: Mapping[str, pd.DataFrame],
+    pairs: Sequence[Pair],
+    scale: pd.DataFrame,
 ) -> Plot | None:
-    """Plot some of the differences, if there are any, on the scale of all that are given."""
-    reach: dict[str, float] = {}
-    for (_, _, _, metric), each in differences.items():
-        furthest = max(abs(each.interval.low), abs(each.interval.high), abs(each.interval.value))
-        reach[metric] = max(reach.get(metric, 0.005), 1.08 * furthest)
-    stripes = [
-        plots.Stripe(
-            label,
-            {
-                (metric, str(pair)): differences[pair, *row, metric].interval
-                for pair in pairs
-                for metric in HEADLINE
-                if (pair, *row, metric) in differences
-            },
-            strong=row[1] is None and len(rows) > len(findings.grid.detectors),
-        )
-        for label, row in rows.items()
+    """Plot the headline metrics of some pairs, if there are any, on axes that reach as far as the intervals of ``scale``."""
+    series = {
+        str(pair): plots.SERIES[(FIRST_PAIR_COLOR + grid.pairs.index(pair)) % len(plots.SERIES)] for pair in pairs
+    }
+    forest_rows = []
+    for label, intervals in rows.items():
+        found = {
+            (row.metric, f"{row.a} minus {row.b}"): Interval(row.difference, row.low, row.high, row.excludes_zero)
+            for row in intervals.itertuples()
+            if row.metric in HEADLINE
+        }
+        forest_rows.append(plots.ForestRow(label, found, strong=label == OVER_CATEGORIES))
+    metrics = {metric for row in forest_rows for metric, name in row.intervals if name in series}
+    reach = scale[["difference", "low", "high"]].abs().max(axis=1).groupby(scale["metric"]).max()
+    panels = [
+        plots.Panel(metric, LABELS[metric], max(0.005, 1.08 * reach[metric]))
+        for metric in HEADLINE
+        if metric in metrics
     ]
-    shown = {metric for stripe in stripes for metric, _ in stripe.intervals}
-    if not shown:
-        return None
-    panels = [plots.Panel(metric, METRICS[metric], reach[metric]) for metric in HEADLINE if metric in shown]
-    colours = {str(pair): plots.SERIES[(PAIRS + findings.pairs.index(pair)) % len(plots.SERIES)] for pair in pairs}
-    return Plot(path, plots.forest(path, stripes, panels, colours), description)
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown prints as it stands, also in a cell of a table."""
-    return re.sub(r"([\\`*|<>#~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+    return Plot(path, plots.forest(path, forest_rows, panels, series), description) if metrics else None

@@ -1,7 +1,7 @@
 """The plots of a report, as SVG.
 
-A plot stands in a file of its own on white, and in a page in the colours of the page (``inline``). The colours of backbones
-are those of Okabe and Ito, which colour-blind readers can tell apart.
+A plot is a file of its own on white, or an element of a page in the page's colors (``inline``). The colors of backbones are
+those of Okabe and Ito, which color-blind readers can distinguish.
 """
 
 import re
@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from anomalib_spd.benchmark.results import Scores
 from anomalib_spd.report.bootstrap import Interval
-from anomalib_spd.report.tables import signed
+from anomalib_spd.report.tables import format_difference
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-
-# no colours but signs of what a page may replace: text, paper
+# placeholders that a page replaces by its own colors: text and paper
 INK, PAPER = "#1a1b1c", "#fefffe"
-# reads on white and on black
+# readable on white and on black
 FAINT = "#8a8a8b"
-
 STYLE: Any = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -37,35 +35,29 @@ STYLE: Any = {
     "axes.linewidth": 0.6,
     "axes.facecolor": "none",
     "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), PAPER),
     "legend.frameon": False,
     "lines.solid_joinstyle": "round",
 }
+#: inches
 WIDTH = 10.0
-
-#: points that a curve is drawn with at most
+#: number of points of a curve at most
 POINTS = 120
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Panel(NamedTuple):
-    """A panel of a forest plot: the metric, and how far the axis reaches to both sides of 0."""
+    """A panel of a forest plot: a metric, its title, and how far the axis reaches on both sides of 0."""
 
     metric: str
     title: str
     limit: float
 
 
-class Stripe(NamedTuple):
+class ForestRow(NamedTuple):
     """A row of a forest plot: its label, and the intervals by metric and series."""
 
     label: str
@@ -73,44 +65,39 @@ class Stripe(NamedTuple):
     strong: bool = False
 
 
-def forest(name: str, stripes: Sequence[Stripe], panels: Sequence[Panel], series: Mapping[str, str]) -> str:
-    """Differences with their intervals, a panel a metric; filled where the interval excludes 0.
+def forest(name: str, rows: Sequence[ForestRow], panels: Sequence[Panel], series: Mapping[str, str]) -> str:
+    """Plot differences with their intervals, one panel per metric; markers are filled where the interval excludes 0.
 
     Args:
         name: unique in the page.
-        stripes: rows, the uppermost first.
+        rows: from top to bottom.
         panels: from left to right.
-        series: what is compared -> its colour.
+        series: what is compared -> its color.
 
     Returns:
         An SVG document.
     """
     columns, lines = _legend_shape(series)
     top, bottom = 0.34, 0.26 + (0.06 + 0.2 * lines) * (len(series) > 1)
-    height = top + bottom + (0.14 + 0.14 * len(series)) * len(stripes)
+    height = top + bottom + (0.14 + 0.14 * len(series)) * len(rows)
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, height))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        figure.subplots_adjust(
-            left=min(0.3, 0.02 + 0.0068 * max(len(stripe.label) for stripe in stripes)),
-            right=0.95,
-            top=1 - top / height,
-            bottom=bottom / height,
-            wspace=0.36,
-        )
+        left = min(0.3, 0.02 + 0.0068 * max(len(row.label) for row in rows))
+        figure.subplots_adjust(left, bottom / height, 0.95, 1 - top / height, wspace=0.36)
         for axis, panel in zip(axes, panels, strict=True):
             _forest_axis(axis, panel)
-            for y, stripe in enumerate(stripes):
-                for place, (each, colour) in enumerate(series.items()):
-                    if interval := stripe.intervals.get((panel.metric, each)):
-                        shift = 0.7 * ((place + 0.5) / len(series) - 0.5)
-                        _mark(axis, y + shift, interval, colour, stripe.strong)
-        axes[0].set_yticks(range(len(stripes)), [stripe.label for stripe in stripes])
-        axes[0].set_ylim(len(stripes) - 0.5, -0.5)
-        for label, stripe in zip(axes[0].get_yticklabels(), stripes, strict=True):
-            label.set_fontweight("bold" if stripe.strong else "normal")
+            for y, row in enumerate(rows):
+                for at, (label, color) in enumerate(series.items()):
+                    if interval := row.intervals.get((panel.metric, label)):
+                        shift = 0.7 * ((at + 0.5) / len(series) - 0.5)
+                        _mark(axis, y + shift, interval, color, row.strong)
+        axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        for label, row in zip(axes[0].get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if row.strong else "normal")
         if len(series) > 1:
-            handles = [axes[0].plot([], [], "o-", ms=3.5, color=colour)[0] for colour in series.values()]
+            handles = [axes[0].plot([], [], "o-", ms=3.5, color=color)[0] for color in series.values()]
             figure.legend(handles, list(series), loc="lower center", ncols=columns)
         return _svg(figure, name)
 
@@ -132,34 +119,28 @@ def _forest_axis(axis: Axes, panel: Panel) -> None:
     axis.grid(axis="x", color=FAINT, lw=0.3, alpha=0.5)
 
 
-def _mark(axis: Axes, y: float, interval: Interval, colour: str, strong: bool) -> None:
-    axis.plot([interval.low, interval.high], [y, y], color=colour, lw=1.8 if strong else 1.2, solid_capstyle="butt")
-    face = colour if interval.excludes_zero else PAPER
-    axis.plot(interval.value, y, "o", ms=5 if strong else 4, mfc=face, mec=colour, mew=1.2)
-    axis.text(
-        1.02,
-        y,
-        signed(interval.value),
-        transform=axis.get_yaxis_transform(),
-        va="center",
-        fontsize=7,
-        fontweight="bold" if interval.excludes_zero else "normal",
-    )
+def _mark(axis: Axes, y: float, interval: Interval, color: str, strong: bool) -> None:
+    axis.plot([interval.low, interval.high], [y, y], color=color, lw=1.8 if strong else 1.2, solid_capstyle="butt")
+    face = color if interval.excludes_zero else PAPER
+    axis.plot(interval.value, y, "o", ms=5 if strong else 4, mfc=face, mec=color, mew=1.2)
+    weight = "bold" if interval.excludes_zero else "normal"
+    text = format_difference(interval.value)
+    axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", fontsize=7, fontweight=weight)
 
 
 def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
-    """ROC and precision-recall curves of images, and of pixels where there are masks; histograms of the images' scores.
+    """Plot ROC and precision-recall curves of images, of pixels where there are masks, and histograms of image scores.
 
     Args:
         name: unique in the page.
-        scores: backbone -> scores of every seed, of whom the first is in the histogram; colours go by the order.
+        scores: backbone -> scores of every seed, the first of which is in the histogram. Colors follow the order.
 
     Returns:
         An SVG document.
     """
-    masks = any(each.pixel_positive.shape[1] for runs in scores.values() for each in runs)
+    masks = any(run.pixel_positive.shape[1] for runs in scores.values() for run in runs)
     levels = ("image", "pixel") if masks else ("image",)
-    colours = [SERIES[place % len(SERIES)] for place in range(len(scores))]
+    colors = [SERIES[at % len(SERIES)] for at in range(len(scores))]
     width = 1.4 if max(map(len, scores.values())) == 1 else 0.9
     panels = 2 * len(levels) + sum(map(bool, scores.values()))
     rows = -(-panels // 4)
@@ -176,17 +157,17 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
             roc, pr, *axes = axes
             _frame(roc, f"{level}s: ROC", "false positive rate", "true positive rate")
             _frame(pr, f"{level}s: precision and recall", "recall", "precision")
-            for colour, runs in zip(colours, scores.values(), strict=True):
-                for each in runs:
-                    false_positive_rate, recall, precision = rates(*_counts(each, level))
-                    roc.plot(*thinned(false_positive_rate, recall), color=colour, lw=width)
-                    pr.plot(*thinned(recall, precision), color=colour, lw=width)
-        for colour, (backbone, runs) in zip(colours, scores.items(), strict=True):
+            for color, runs in zip(colors, scores.values(), strict=True):
+                for run in runs:
+                    false_positive_rate, recall, precision = rates(*_counts(run, level))
+                    roc.plot(*thinned(false_positive_rate, recall), color=color, lw=width)
+                    pr.plot(*thinned(recall, precision), color=color, lw=width)
+        for color, (backbone, runs) in zip(colors, scores.items(), strict=True):
             if runs:
                 axis, *axes = axes
                 axis.set_title(backbone, loc="left")
-                _histogram(axis, runs[0], colour)
-        handles = [roc.plot([], [], color=colour, lw=2)[0] for colour in colours]
+                _histogram(axis, runs[0], color)
+        handles = [roc.plot([], [], color=color, lw=2)[0] for color in colors]
         figure.legend(handles, list(scores), loc="upper left", ncols=columns, bbox_to_anchor=(0.04, 1))
         return _svg(figure, name)
 
@@ -197,23 +178,23 @@ def _frame(axis: Axes, title: str, x: str, y: str) -> None:
     axis.grid(color=FAINT, lw=0.3, alpha=0.5)
 
 
-def _histogram(axis: Axes, scores: Scores, colour: str) -> None:
+def _histogram(axis: Axes, scores: Scores, color: str) -> None:
     edges = np.histogram_bin_edges(scores.image_score, min(24, max(8, len(scores.image_score) // 4)))
     normal, anomalous = (
         np.histogram(scores.image_score[scores.image_label == label], edges)[0] for label in (False, True)
     )
     axis.stairs(normal / max(1, normal.sum()), edges, fill=True, color=FAINT, alpha=0.55, lw=0, label="normal")
-    axis.stairs(anomalous / max(1, anomalous.sum()), edges, color=colour, lw=1.3, label="anomalous")
+    axis.stairs(anomalous / max(1, anomalous.sum()), edges, color=color, lw=1.3, label="anomalous")
     # room for the legend above the bars
     axis.set_ylim(0, 1.3 * axis.dataLim.y1)
     axis.legend(fontsize=7, handlelength=1.2, ncols=2, loc="upper right", borderaxespad=0, columnspacing=1)
-    axis.set(xlabel="scores of images", ylabel="share")
+    axis.set(xlabel="image score", ylabel="share")
     axis.yaxis.set_major_locator(MaxNLocator(3))
     axis.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _counts(scores: Scores, level: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positives and negatives of every distinct score, highest first."""
+    """Return positives and negatives of every distinct score, highest first."""
     if level == "pixel":
         return scores.pixel_positive.sum(0, dtype=np.int64), scores.pixel_negative.sum(0, dtype=np.int64)
     _, at = np.unique(-scores.image_score, return_inverse=True)
@@ -224,14 +205,14 @@ def _counts(scores: Scores, level: str) -> tuple[NDArray[np.int64], NDArray[np.i
 def rates(
     positive: NDArray[np.int64], negative: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """False positive rate, recall and precision at every threshold.
+    """Return false positive rate, recall and precision at every threshold.
 
     Args:
-        positive: (K,) how many anomalous ones have each score, highest first.
-        negative: (K,) how many normal ones.
+        positive: (K,) number of anomalous items with each score, highest first.
+        negative: (K,) number of normal items.
 
     Returns:
-        (K + 1,) each; at first nothing is flagged, and precision is 1 by convention.
+        (K + 1,) each. The first point flags nothing; its precision is 1 by convention.
     """
     tp, fp = (np.concatenate([[0], np.cumsum(counts)]) for counts in (positive, negative))
     precision = np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
@@ -239,35 +220,36 @@ def rates(
 
 
 def thinned(x: NDArray[np.float64], y: NDArray[np.float64], points: int = POINTS) -> Curve:
-    """Some points of a curve, evenly along its way, both ends among them.
+    """Return points of a curve, evenly spaced along its length, with both ends.
 
     Args:
         x: (K,).
         y: (K,).
-        points: how many are left at most.
+        points: how many remain at most.
     """
-    way = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-    chosen = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points - 1)))
+    length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points - 1)))
     chosen = np.union1d(chosen, [len(x) - 1])
     return x[chosen], y[chosen]
 
 
 def inline(svg: str, description: str) -> str:
-    """The same plot as an element of an HTML page, in the page's colours and for its width.
+    """Return a plot as an element of an HTML page, in the page's colors and width.
 
-    The page defines ``--paper`` and ``--series-0`` to ``--series-5``; text has the colour of the text around.
+    The page defines ``--paper`` and ``--series-0`` to ``--series-5``; text takes the color of the text around it.
 
     Args:
         svg: an SVG document of this module.
-        description: for those who cannot see it; without quotes or angle brackets.
+        description: for readers who cannot see it; without quotes or angle brackets.
     """
     body = svg[svg.index("<svg") :]
     view_box = re.findall(r'viewBox="[^"]*"', body)[0]
     body = f'<svg role="img" aria-label="{description}" {view_box}' + body[body.index(">") :]
     body = body.replace(INK, "currentColor").replace(PAPER, "var(--paper)").replace("xlink:href", "href")
-    for place, hexadecimal in enumerate(SERIES):
-        body = body.replace(hexadecimal, f"var(--series-{place})")
-    return body
+    for at, hexadecimal in enumerate(SERIES):
+        body = body.replace(hexadecimal, f"var(--series-{at})")
+    # a blank line would end the HTML block inside Markdown
+    return re.sub(r"\n\s*\n", "\n", body)
 
 
 def _svg(figure: Figure, name: str) -> str:
@@ -277,6 +259,6 @@ def _svg(figure: Figure, name: str) -> str:
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
     svg = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib\.axis|xtick|ytick|legend)_\d+"', "", svg)
-    # a hundredth of a point is enough
+    # a hundredth of a point is precise enough
     svg = re.sub(r'( d| x| y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), svg)
     return re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]+", r"\1 system-ui, sans-serif", svg)

@@ -1,101 +1,135 @@
-"""The figures that the papers print, to stand beside ours.
+"""The figures that the papers print, and tables of them beside ours.
 
-The tables are data, in ``published/*.csv``, one figure a row: CutSwap's tables I to IV and its ablations (V to VIII), and
-the few figures of the SPD paper that could be had, by way of a reading note. VisA's ``candles`` is anomalib's ``candle``.
+The figures are data, in ``published/*.csv``, one a row: CutSwap's tables I to IV and its ablations (V to VIII), and the few
+figures of the SPD paper that were available, through a reading note. VisA's ``candles`` is anomalib's ``candle``.
+
+Columns: ``paper`` (``CutSwap`` or ``SPD``), ``table`` (empty where unknown), ``dataset`` (``mvtec`` or ``visa``),
+``protocol`` (``1cls``, or one of VisA's 2-class protocols), ``detector``, ``coreset_sampling_ratio`` (of PatchCore, where
+known), ``method`` (the backbone, or what it was trained with), ``variant`` (what an ablation varies; empty for the method
+as proposed), ``category`` (anomalib's name, or ``average`` over the data set), ``metric``, ``value`` in [0, 1], ``note``
+(what a reader must know, such as a misprint).
 """
 
-import csv
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).parent / "published"
+import numpy as np
+import pandas as pd
 
+from anomalib_spd.report.comparison import GridResults
+from anomalib_spd.report.tables import LABELS, Table, format_mean, to_table
+
+FOLDER = Path(__file__).parent / "published"
 #: the category of a figure that is the mean over all categories of a data set
 AVERAGE = "average"
+DATASETS = {"mvtec": "MVTec AD", "visa": "VisA"}
+# anomalib's classes that the papers call by another name, in lower case
+PAPERS_NAMES = {"fastpatchcore": "patchcore", "stfpm": "stpm"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One printed figure.
+class Comparison(NamedTuple):
+    """Our values of one metric and data set beside published ones."""
 
-    Attributes:
-        paper: ``CutSwap`` or ``SPD``.
-        table: number of the paper's table, empty where it is not known.
-        dataset: ``mvtec`` or ``visa``.
-        protocol: ``1cls``, or one of VisA's protocols of two classes.
-        detector: ``patchcore``, ``padim``, ...
-        coreset_sampling_ratio: of PatchCore, where it is known.
-        method: the backbone, or what it was trained with.
-        variant: what an ablation varies; empty for the method as proposed.
-        category: anomalib's name of it, or ``AVERAGE``.
-        metric: as in ``cell.json``.
-        value: in [0, 1].
-        note: what a reader of this figure must know, such as a misprint.
-    """
-
-    paper: str
-    table: str
-    dataset: str
-    protocol: str
-    detector: str
-    coreset_sampling_ratio: float | None
-    method: str
-    variant: str
-    category: str
-    metric: str
-    value: float
-    note: str
-
-
-class Published(NamedTuple):
-    """A published figure: of which method, how high, what to know of it, and where it stands."""
-
-    method: str
-    value: float
-    note: str
-    source: str
+    title: str
+    table: Table
+    footnotes: Sequence[str]
 
 
 @cache
-def rows() -> tuple[Row, ...]:
-    """Every published figure."""
-    found = []
-    for path in sorted(FOLDER.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                ratio = row.pop("coreset_sampling_ratio")
-                found.append(
-                    Row(coreset_sampling_ratio=float(ratio) if ratio else None, value=float(row.pop("value")), **row)
-                )
-    return tuple(found)
+def published() -> pd.DataFrame:
+    """Return every published figure; see the module for its columns."""
+    text = dict.fromkeys(("table", "variant", "note"), str)
+    tables = [pd.read_csv(path, dtype=text).fillna(dict.fromkeys(text, "")) for path in sorted(FOLDER.glob("*.csv"))]
+    return pd.concat(tables, ignore_index=True)
 
 
 def lookup(
     dataset: str, category: str, detector: str, coreset_sampling_ratio: float | None, metric: str
-) -> list[Published]:
-    """What was published of a cell of the one-class protocol, ablations aside.
+) -> pd.DataFrame:
+    """Return what was published of a cell of the one-class protocol, without ablations.
 
     Args:
         dataset: ``mvtec`` or ``visa``.
         category: anomalib's name, or ``AVERAGE``.
         detector: ``patchcore``, ``padim``, ...
         coreset_sampling_ratio: of PatchCore.
-        metric: as in ``cell.json``.
+        metric: its name.
 
     Returns:
-        Figures in the papers' order; none where nothing was published.
+        Rows of ``published()`` in the papers' order, with ``source``: paper and table.
     """
-    return [
-        Published(row.method, row.value, row.note, f"{row.paper} paper" + (f", table {row.table}" if row.table else ""))
-        for row in rows()
-        if (row.dataset, row.category, row.detector, row.metric) == (dataset, category, detector, metric)
-        and (row.protocol, row.variant) == ("1cls", "")
-        and _same_ratio(row.coreset_sampling_ratio, coreset_sampling_ratio)
+    known = published()
+    asked = {"dataset": dataset, "category": category, "detector": detector, "metric": metric}
+    rows = known[(known[list(asked)] == asked).all(axis=1) & (known["protocol"] == "1cls") & (known["variant"] == "")]
+    ratio = np.nan if coreset_sampling_ratio is None else coreset_sampling_ratio
+    rows = rows[np.isclose(rows["coreset_sampling_ratio"], ratio, rtol=1e-6, atol=0, equal_nan=True)]
+    return rows.assign(
+        source=rows["paper"] + " paper" + rows["table"].map(lambda table: f", table {table}" * bool(table))
+    )
+
+
+def comparisons(grid: GridResults, detector: str) -> list[Comparison]:
+    """Return our values beside the papers', where there are any.
+
+    The papers' averages over a whole data set have a row of their own: ours are never over a whole data set.
+
+    Args:
+        grid: the results.
+        detector: label.
+    """
+    if "published_dataset" not in grid.runs:
+        return []
+    runs = grid.runs[(grid.runs["detector"] == detector) & (grid.runs["status"] == "done")]
+    runs = runs[runs["published_dataset"].notna()].drop_duplicates("category")
+    found = [
+        _comparison(grid, detector, metric, str(dataset), of)
+        for dataset, of in runs.groupby("published_dataset", sort=False)
+        for metric in LABELS
     ]
+    return [comparison for comparison in found if comparison]
 
 
-def _same_ratio(a: float | None, b: float | None) -> bool:
-    return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-6)
+def _comparison(grid: GridResults, detector: str, metric: str, dataset: str, runs: pd.DataFrame) -> Comparison | None:
+    # rows: categories, then the papers' average; columns: our backbones, then the papers' methods
+    whole = f"all of {DATASETS.get(dataset, dataset)}, as printed"
+    name = papers_name(runs["class_path"].iloc[0])
+    ratio = runs["coreset_sampling_ratio"].iloc[0] if "coreset_sampling_ratio" in runs else None
+    means = grid.means[(grid.means["detector"] == detector) & (grid.means["metric"] == metric)]
+    figures = [
+        (row.category, f"{row.backbone} (here)", row.value, format_mean(row.value, row.sd))
+        for row in means.rename(columns={"mean": "value"}).itertuples()
+        if row.category in set(runs["category"])
+    ]
+    notes: dict[str, int] = {}
+    theirs: list[str] = []
+    for label, category in [*runs[["category", "published_category"]].values, (whole, AVERAGE)]:
+        for row in lookup(dataset, category, name, None if pd.isna(ratio) else ratio, metric).itertuples():
+            mark = f" [{notes.setdefault(row.note, len(notes) + 1)}]" if row.note else ""
+            theirs.append(f"{row.method} ({row.source})")
+            figures.append((label, theirs[-1], row.value, f"{row.value:.3f}{mark}"))
+    if not theirs:
+        return None
+    long = pd.DataFrame(figures, columns=["category", "column", "value", "text"])
+    columns = [*(f"{backbone} (here)" for backbone in grid.backbones), *dict.fromkeys(theirs)]
+    rows = [category for category in grid.categories if category in set(runs["category"])]
+    texts = long.pivot(index="category", columns="column", values="text").reindex([*rows, whole], columns=columns)
+    values = long.pivot(index="category", columns="column", values="value").reindex(rows, columns=columns).dropna()
+    if len(values) > 1:
+        label = f"mean of {len(values)}" if len(values) == len(rows) else f"mean of {', '.join(values.index)}"
+        mean = pd.DataFrame({label: values.mean().map("{:.3f}".format)}).T
+        texts = pd.concat([texts.loc[rows], mean, texts.loc[[whole]]])
+    table = to_table(texts.reset_index(names="category"), 1)
+    footnotes = [f"[{number}] {note}" for note, number in notes.items()]
+    return Comparison(f"{LABELS[metric]}, {DATASETS.get(dataset, dataset)}", table, footnotes)
+
+
+def papers_name(class_path: str) -> str:
+    """Return a detector's name in the papers' tables.
+
+    Args:
+        class_path: of anomalib's class.
+    """
+    name = class_path.rpartition(".")[2].lower()
+    return PAPERS_NAMES.get(name, name)

@@ -1,114 +1,121 @@
-"""Under which circumstances the cells of a grid were measured: settings, data, weights, costs, failures."""
+"""How the cells of a grid were measured: settings, images, costs, weights, failures."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import pandas as pd
 
-import numpy as np
+from anomalib_spd.report.comparison import GridResults
+from anomalib_spd.report.tables import Table, to_table
 
-from anomalib_spd.benchmark.results import Result
-from anomalib_spd.report.comparison import Findings
-from anomalib_spd.report.tables import NOTHING, Row, Table, words
-
-
-def costs_table(findings: Findings) -> Table:
-    """How long the cells of every detector and backbone took, and how much memory, on the mean.
-
-    Args:
-        findings: of a folder of results.
-    """
-    rows = []
-    for detector in findings.grid.detectors:
-        for place, backbone in enumerate(findings.grid.backbones):
-            records = [result.record for result in findings.of(backbone, detector)]
-            images = [record["sizes"]["test_normal"] + record["sizes"]["test_anomalous"] for record in records]
-            seconds = [record["seconds"] for record in records]
-            memory = [record["peak_memory_bytes"] for record in records if record["peak_memory_bytes"]]
-            each = [1000 * second["inference"] / count for second, count in zip(seconds, images, strict=True)]
-            figures = [
-                _mean([second["fit"] for second in seconds], ".1f"),
-                _mean([second["inference"] for second in seconds], ".1f"),
-                _mean(each, ".0f"),
-                _mean([peak / 2**30 for peak in memory], ".2f"),
-            ]
-            fields = words(detector, backbone, str(len(records)), *figures)
-            rows.append(Row(fields, "" if place else "first"))
-    head = ["detector", "backbone", "cells", "fit, s", "inference, s", "inference per image, ms", "peak memory, GiB"]
-    return Table(head, rows, 2)
+#: column of the runs -> phrase in the line of settings, and the phrase where a cell has none
+SETTINGS = {
+    "class_path": ("{}", ""),
+    "image_size": ("images {} px", "images not resized"),
+    "crop": ("center crop {} px", "no crop"),
+    "map": ("anomaly map {} px", ""),
+    "coreset_sampling_ratio": ("coreset {}", ""),
+    "device": ("on {}", ""),
+    "threads": ("{} threads", ""),
+}
 
 
-def images_table(findings: Findings) -> Table:
-    """How many images every category has.
+def settings(grid: GridResults, detector: str) -> list[str]:
+    """Return the settings of a detector's measured cells as phrases; cells that differ are separated by slashes.
 
     Args:
-        findings: of a folder of results.
+        grid: the results.
+        detector: label.
     """
-    rows = []
-    for category in findings.grid.categories:
-        sizes = [result.record["sizes"] for result in findings.of(category=category)]
-        counts = [
-            " / ".join(dict.fromkeys(str(size.get(key, 0)) for size in sizes)) or NOTHING
-            for key in ("train_images", "train_anomalous", "test_normal", "test_anomalous")
-        ]
-        masks = any("pixel_AUROC" in result.metrics for result in findings.of(category=category))
-        rows.append(Row(words(category, ("yes" if masks else "no") if sizes else NOTHING, *counts), "first"))
-    return Table(["category", "masks", "training", "of them anomalous", "test, normal", "test, anomalous"], rows, 2)
+    runs = _measured(grid)
+    runs = runs[runs["detector"] == detector] if len(runs) else runs
+    phrases = []
+    for column, (phrase, otherwise) in SETTINGS.items():
+        values = runs[column].astype(object).where(runs[column].notna(), None) if column in runs else []
+        distinct = dict.fromkeys(otherwise if value is None else phrase.format(value) for value in values)
+        phrases.append(" / ".join(text for text in distinct if text))
+    versions = [column for column in runs if column.startswith("version_")]
+    of_cells = [", ".join(f"{name[8:]} {row[name]}" for name in versions) for _, row in runs[versions].iterrows()]
+    return [phrase for phrase in (*phrases, " / ".join(dict.fromkeys(of_cells))) if phrase]
 
 
-def weights_table(findings: Findings) -> Table:
-    """Which weights every backbone had.
-
-    Args:
-        findings: of a folder of results.
-    """
-    rows = []
-    for label in findings.grid.backbones:
-        records = [r.record["backbone"] for r in findings.results.values() if r.cell.backbone == label]
-        known = dict.fromkeys((r["name"], r["architecture"], r["weights_sha256"]) for r in records)
-        for place, facts in enumerate(known or [(findings.grid.name(label), None, None)]):
-            rows.append(Row(words(label, *(fact or NOTHING for fact in facts)), "" if place else "first"))
-    return Table(["backbone", "name", "architecture", "sha256 of the weights"], rows, 4)
-
-
-def failures_table(findings: Findings) -> Table:
-    """Every failed cell with its error.
-
-    Args:
-        findings: of a folder of results.
-    """
-    rows = []
-    for result in findings.failed:
-        error = result.record["error"]
-        rows.append(Row(words(str(result.cell), error["type"], " ".join(error["message"].split())[:500]), "first"))
-    return Table(["cell", "error", "message"], rows, 3)
+def images_table(grid: GridResults) -> Table:
+    """Return how many images every category has."""
+    columns = {
+        "train_images": "training",
+        "train_anomalous": "of them anomalous",
+        "test_normal": "test, normal",
+        "test_anomalous": "test, anomalous",
+    }
+    rows = {}
+    for category, of in _measured(grid).groupby("category", sort=False):
+        masks = "yes" if of["pixel_AUROC"].notna().any() else "no"
+        counts = [" / ".join(dict.fromkeys(_count(n) for n in of.get(column, [0]))) for column in columns]
+        rows[category] = [masks, *counts]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["masks", *columns.values()])
+    return to_table(frame.reindex(grid.categories).reset_index(names="category"), 2)
 
 
-def settings(results: Sequence[Result]) -> list[str]:
-    """Under which settings some cells were measured, as a list of phrases.
-
-    Args:
-        results: measured cells.
-    """
-
-    def distinct(phrases: Iterable[str]) -> str:
-        return " / ".join(dict.fromkeys(phrases))
-
-    def pixels(size: Any) -> str:
-        return f"{size[0]} x {size[1]} px" if size else "not resized"
-
-    records = [result.record for result in results]
-    sizes = [record["sizes"] for record in records]
-    ratios = [size["coreset_sampling_ratio"] for size in sizes]
-    return [
-        distinct(record["config"]["model"]["class_path"] for record in records),
-        "images " + distinct(pixels(size["image_size"]) for size in sizes),
-        distinct(f"centre crop {pixels(size['crop'])}" if size["crop"] else "no crop" for size in sizes),
-        distinct(f"anomaly map {pixels(size['map'])}" for size in sizes),
-        *([f"coreset {distinct(map(str, ratios))}"] if any(ratios) else []),
-        distinct("on " + record["device"] for record in records),
-        distinct(f"{record['threads']} thread" + "s" * (record["threads"] != 1) for record in records),
-        distinct(", ".join(f"{name} {version}" for name, version in r["versions"].items()) for r in records),
-    ]
+def costs_table(grid: GridResults) -> Table:
+    """Return time and memory of every detector and backbone, as means over cells."""
+    runs = _measured(grid)
+    images = runs["test_normal"] + runs["test_anomalous"]
+    runs = runs.assign(each=1000 * runs["inference_seconds"] / images, memory=runs["peak_memory_bytes"] / 2**30)
+    formats = {"fit_seconds": "{:.1f}", "inference_seconds": "{:.1f}", "each": "{:.0f}", "memory": "{:.2f}"}
+    of = runs.groupby(["detector", "backbone"])
+    table = of[list(formats)].mean()
+    for column, form in formats.items():
+        table[column] = [None if pd.isna(value) else form.format(value) for value in table[column]]
+    table.insert(0, "cells", of.size())
+    index = pd.MultiIndex.from_product([grid.detectors, grid.backbones], names=["detector", "backbone"])
+    table = table.reindex(index)
+    table["cells"] = table["cells"].fillna(0).astype(int)
+    table.columns = ["cells", "fit, s", "inference, s", "inference per image, ms", "peak memory, GiB"]
+    return to_table(table.reset_index(), 2)
 
 
-def _mean(values: Sequence[float], form: str) -> str:
-    return format(float(np.mean(values)), form) if values else NOTHING
+def weights_table(grid: GridResults) -> Table:
+    """Return the weights of every backbone."""
+    columns = {
+        "backbone": "backbone",
+        "name": "name",
+        "architecture": "architecture",
+        "sha256": "sha256 of the weights",
+    }
+    of = grid.runs.reindex(columns=list(columns)).drop_duplicates()
+    order = of["backbone"].map(list(grid.backbones).index)
+    return to_table(of.iloc[order.argsort(kind="stable")].rename(columns=columns), 4)
+
+
+def failures_table(grid: GridResults) -> Table:
+    """Return every failed cell with its error."""
+    failed = grid.runs[grid.runs["status"] != "done"]
+    cells = [f"{r.backbone} / {r.detector} / {r.category} / seed {r.seed}" for r in failed.itertuples()]
+    errors = failed["error"].str.split(": ", n=1)
+    return to_table(pd.DataFrame({"cell": cells, "error": errors.str[0], "message": errors.str[1]}), 3)
+
+
+def trained_anew(grid: GridResults) -> list[str]:
+    """Return the backbones of which every seed has weights of its own."""
+    if not len(grid.runs):
+        return []
+    weights = grid.runs.groupby(["backbone", "category"])["name"].nunique().groupby("backbone").max()
+    return [backbone for backbone in grid.backbones if weights.get(backbone, 1) > 1]
+
+
+def _measured(grid: GridResults) -> pd.DataFrame:
+    return grid.runs[grid.runs["status"] == "done"] if len(grid.runs) else grid.runs
+
+
+def _count(value: float) -> str:
+    return "0" if pd.isna(value) else f"{value:.0f}"
+
+
+def metadata_tables(grid: GridResults) -> dict[str, Table]:
+    """Return title -> table of everything that is known; nothing where only means are left."""
+    if not len(grid.runs):
+        return {}
+    made = {
+        "Failed cells": failures_table(grid),
+        "Images": images_table(grid),
+        "Time and memory, means over cells": costs_table(grid),
+        "Weights": weights_table(grid),
+    }
+    return {title: table for title, table in made.items() if table.rows}

@@ -1,4 +1,4 @@
-"""Intervals against scikit-learn on images that are really drawn again and again."""
+"""Intervals agree with scikit-learn on resampled images."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 from anomalib_spd.benchmark.results import Cell, Result, Scores, read, write
-from anomalib_spd.report import bootstrap as statistics
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, bootstrap, image_weights, paired_bootstrap_ci
 
 Pixels = list[tuple[np.ndarray, np.ndarray]]
 
@@ -22,7 +22,7 @@ ORACLES = {"AUROC": roc_auc_score, "AUPR_step": average_precision_score, "AUPR_t
 
 
 def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
-    """Scores of 30 images; those of their pixels fall into eleven bins, so that counting them loses nothing."""
+    """Draw scores of 30 images; pixel scores take eleven values, so that counting them in bins is exact."""
     label = np.arange(30) % 3 == 0
     pixels = []
     for anomalous in label:
@@ -43,10 +43,10 @@ def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
     return scores, pixels
 
 
-@pytest.mark.parametrize("metric", statistics.BOOTSTRAPPED)
-def test_resamples_equal_scikit_learn_on_images_drawn_again(metric: str) -> None:
+@pytest.mark.parametrize("metric", BOOTSTRAPPED)
+def test_resamples_equal_scikit_learn_on_the_resampled_images(metric: str) -> None:
     scores, pixels = draw(np.random.default_rng(1), 1.0)
-    weights = statistics.image_weights(scores.image_label, 20)
+    weights = image_weights(scores.image_label, 20)
     level, area = metric.split("_", 1)
     expected = []
     for counts in weights.astype(int):
@@ -56,12 +56,12 @@ def test_resamples_equal_scikit_learn_on_images_drawn_again(metric: str) -> None
         else:
             target = np.concatenate([pixels[i][1] for i in drawn])
             expected.append(ORACLES[area](target, np.concatenate([pixels[i][0] for i in drawn])))
-    np.testing.assert_allclose(statistics.bootstrap(scores, level, 20)[area], expected, atol=1e-9)
+    np.testing.assert_allclose(bootstrap(scores, level, 20)[metric], expected, atol=1e-9)
 
 
-def test_strata_keep_their_size() -> None:
+def test_resamples_have_as_many_normal_and_anomalous_images() -> None:
     label = np.array([True, False, False, True, False])
-    weights = statistics.image_weights(label, 100)
+    weights = image_weights(label, 100)
     assert (weights[:, label].sum(1) == 2).all()
     assert (weights[:, ~label].sum(1) == 3).all()
     assert len(np.unique(weights, axis=0)) > 10
@@ -88,59 +88,59 @@ def measured(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_difference_is_that_of_the_means_and_its_interval_holds_it(measured: Path) -> None:
+def test_the_difference_is_that_of_the_means_and_lies_in_its_interval(measured: Path) -> None:
     good, poor = results(measured, "good"), results(measured, "poor")
-    interval = statistics.difference(good, poor, "image_AUROC")
+    interval = paired_bootstrap_ci(good, poor, "image_AUROC")
     expected = np.mean([r.metrics["image_AUROC"] for r in good]) - np.mean([r.metrics["image_AUROC"] for r in poor])
     assert interval.value == pytest.approx(expected)
     assert interval.low < interval.value < interval.high
     assert interval.excludes_zero
-    back = statistics.difference(poor, good, "image_AUROC")
-    assert (back.value, back.low, back.high) == pytest.approx((-interval.value, -interval.high, -interval.low))
+    back = paired_bootstrap_ci(poor, good, "image_AUROC")
+    assert back[:3] == pytest.approx((-interval.value, -interval.high, -interval.low))
 
 
-def test_more_categories_make_it_surer(measured: Path) -> None:
+def test_more_categories_narrow_the_interval(measured: Path) -> None:
     good, poor = results(measured, "good"), results(measured, "poor")
 
     def width(category: str) -> float:
         only = [[r for r in side if category in (r.cell.category, "both")] for side in (good, poor)]
-        interval = statistics.difference(*only, "image_AUROC")
+        interval = paired_bootstrap_ci(*only, "image_AUROC")
         return interval.high - interval.low
 
     assert width("both") < (width("one") + width("two")) / 2
 
 
-def test_seeds_that_disagree_make_it_less_sure(tmp_path: Path) -> None:
-    """Of two seeds, a quarter of the resamples takes the one twice, and a quarter the other."""
+def test_seeds_that_disagree_widen_the_interval(tmp_path: Path) -> None:
+    """A quarter of the resamples draws the first of two seeds twice, and a quarter the second."""
     values = {}
-    for backbone, shifts in (("fickle", (0.2, 3.0)), ("steady", (1.0, 1.0))):
+    for backbone, shifts in (("unstable", (0.2, 3.0)), ("stable", (1.0, 1.0))):
         for seed, shift in enumerate(shifts):
             scores, _ = draw(np.random.default_rng(seed), shift)
             values[backbone, seed] = float(roc_auc_score(scores.image_label, scores.image_score))
             record(tmp_path, Cell(backbone, "PaDiM", "one", seed), scores, image_AUROC=values[backbone, seed])
-    fickle, steady = results(tmp_path, "fickle"), results(tmp_path, "steady")
-    interval = statistics.difference(fickle, steady, "image_AUROC")
-    apart = [values["fickle", seed] - values["steady", seed] for seed in (0, 1)]
+    unstable, stable = results(tmp_path, "unstable"), results(tmp_path, "stable")
+    interval = paired_bootstrap_ci(unstable, stable, "image_AUROC")
+    apart = [values["unstable", seed] - values["stable", seed] for seed in (0, 1)]
     assert apart[0] < 0 < apart[1]
     assert interval.low < apart[0]
     assert interval.high > apart[1]
-    # a single seed says nothing of others: this is what the images alone make of each
-    alone = [statistics.difference([fickle[seed]], [steady[seed]], "image_AUROC") for seed in (0, 1)]
-    assert interval.high - interval.low > max(each.high - each.low for each in alone)
+    # a single seed does not vary: these intervals come from the images only
+    of_images = [paired_bootstrap_ci([unstable[seed]], [stable[seed]], "image_AUROC") for seed in (0, 1)]
+    assert interval.high - interval.low > max(each.high - each.low for each in of_images)
 
 
 def test_a_training_that_fails_fails_in_all_categories(tmp_path: Path) -> None:
     """Seeds are drawn alike in all categories: where each is a training, more categories do not make up for a poor one."""
-    for backbone, shifts in (("fickle", (0.2, 3.0)), ("steady", (1.0, 1.0))):
+    for backbone, shifts in (("unstable", (0.2, 3.0)), ("stable", (1.0, 1.0))):
         for seed, shift in enumerate(shifts):
             for number in range(8):
                 scores, _ = draw(np.random.default_rng(seed + 2 * number), shift)
                 value = float(roc_auc_score(scores.image_label, scores.image_score))
                 record(tmp_path, Cell(backbone, "PaDiM", str(number), seed), scores, image_AUROC=value)
-    interval = statistics.difference(results(tmp_path, "fickle"), results(tmp_path, "steady"), "image_AUROC")
+    interval = paired_bootstrap_ci(results(tmp_path, "unstable"), results(tmp_path, "stable"), "image_AUROC")
     means = [
-        np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "fickle") if r.cell.seed == seed])
-        - np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "steady") if r.cell.seed == seed])
+        np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "unstable") if r.cell.seed == seed])
+        - np.mean([r.metrics["image_AUROC"] for r in results(tmp_path, "stable") if r.cell.seed == seed])
         for seed in (0, 1)
     ]
     # a quarter of the resamples takes the one training twice, and a quarter the other
@@ -149,16 +149,15 @@ def test_a_training_that_fails_fails_in_all_categories(tmp_path: Path) -> None:
 
 def test_a_backbone_does_not_differ_from_itself(measured: Path) -> None:
     good = results(measured, "good")
-    interval = statistics.difference(good, good, "image_AUROC")
-    assert (interval.value, interval.low, interval.high) == (0, 0, 0)
-    assert not interval.excludes_zero
+    interval = paired_bootstrap_ci(good, good, "image_AUROC")
+    assert interval == (0, 0, 0, False)
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
-    """Two detectors of equal worth: about 5 % of the intervals may miss 0 (the bootstrap is a little narrow)."""
+def test_intervals_of_equal_detectors_cover_0() -> None:
+    """About 5 % of the intervals may miss 0 (the bootstrap is slightly narrow)."""
     rng = np.random.default_rng(0)
     label = np.arange(120) % 2 == 0
-    weights = statistics.image_weights(label, 500)
+    weights = image_weights(label, 500)
     missed = 0
     for _ in range(100):
         common = rng.normal(label * 1.0, 1)
@@ -173,23 +172,16 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     assert missed <= 12
 
 
-def test_pairs_that_do_not_match_are_refused(measured: Path) -> None:
+def test_results_of_other_cells_or_images_are_refused(measured: Path) -> None:
     good, poor = results(measured, "good"), results(measured, "poor")
     with pytest.raises(ValueError, match="the same categories and seeds"):
-        statistics.difference(good, poor[1:], "image_AUROC")
+        paired_bootstrap_ci(good, poor[1:], "image_AUROC")
     with pytest.raises(ValueError, match="expected one of image_AUROC"):
-        statistics.difference(good, poor, "pixel_AUPRO")
+        paired_bootstrap_ci(good, poor, "pixel_AUPRO")
     scores, _ = draw(np.random.default_rng(3), 1.0)
     other = Scores(**{**vars(scores), "image_path": np.array([f"other {i}.png" for i in range(30)])})
     for seed in (0, 1):
         for category in ("one", "two"):
             record(measured, Cell("poor", "PaDiM", category, seed), other, image_AUROC=0.5)
     with pytest.raises(ValueError, match="measured on other images"):
-        statistics.difference(good, results(measured, "poor"), "image_AUROC")
-
-
-def test_mean_and_standard_deviation() -> None:
-    assert statistics.mean_sd([1, 2, 3]) == (2, 1)
-    mean, sd = statistics.mean_sd([4])
-    assert mean == 4
-    assert np.isnan(sd)
+        paired_bootstrap_ci(good, results(measured, "poor"), "image_AUROC")

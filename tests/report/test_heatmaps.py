@@ -1,4 +1,4 @@
-"""The sheet: images in the order of scikit-learn's figures, as the detector saw them, colours that mean a rate."""
+"""Heatmap grids rank images as scikit-learn does, show them as the detector saw them, in colors that mean a rate."""
 
 import base64
 from dataclasses import replace
@@ -15,23 +15,22 @@ from sklearn.metrics import average_precision_score
 from torchvision.transforms import InterpolationMode, v2
 
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Result, Scores
-from anomalib_spd.report import comparison as findings
-from anomalib_spd.report import heatmaps as sheet
-from anomalib_spd.report.comparison import Findings, Pair
+from anomalib_spd.report.comparison import GridResults, Pair, load
+from anomalib_spd.report.heatmaps import false_positive_rate, heatmap_grids, ranking
 from tests.report.synthetic import ANOMALOUS, CROP, NORMAL, RESIZED, SMALL, write_results
 
 PAIR = Pair("SPD", "base")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    grid = SMALL | {"categories": {"bottle": None, "screw": None}}
-    return findings.load(write_results(tmp_path_factory.mktemp("sheet") / "results", grid))
+def grid(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
+    config = SMALL | {"categories": {"bottle": None, "screw": None}}
+    return load(write_results(tmp_path_factory.mktemp("heatmaps") / "results", config), resamples=20)
 
 
 @pytest.fixture
-def result(found: Findings) -> Result:
-    return found.of("SPD", "patchcore_0.01", "bottle")[0]
+def result(grid: GridResults) -> Result:
+    return grid.select("SPD", "patchcore_0.01", "bottle")[0]
 
 
 @pytest.fixture
@@ -46,21 +45,21 @@ def decoded(address: str | None) -> Image.Image:
     return Image.open(BytesIO(base64.b64decode(content)))
 
 
-def cut_out(path: str, interpolation: InterpolationMode) -> NDArray[Any]:
-    """What anomalib's pre-processing makes of a file."""
+def pre_processed(path: str, interpolation: InterpolationMode) -> NDArray[Any]:
+    """Resize and crop a file as anomalib's pre-processing does."""
     seen = v2.Compose([v2.Resize((RESIZED, RESIZED), interpolation), v2.CenterCrop(CROP)])
     return np.asarray(seen(Image.open(path)))
 
 
 def test_a_score_stands_for_the_share_of_normal_pixels_above_it(scores: Scores) -> None:
     np.testing.assert_allclose(
-        sheet.false_positive_rate(scores, scores.false_positive_score), FALSE_POSITIVE_RATES, rtol=1e-6
+        false_positive_rate(scores, scores.false_positive_score), FALSE_POSITIVE_RATES, rtol=1e-6
     )
     normal = scores.anomaly_map[~scores.image_label].astype(float).ravel()
     for score in np.quantile(normal, [0.1, 0.5, 0.9, 0.99]):
-        assert sheet.false_positive_rate(scores, np.array(score)) == pytest.approx((normal > score).mean(), rel=0.05)
+        assert false_positive_rate(scores, np.array(score)) == pytest.approx((normal > score).mean(), rel=0.05)
     beyond = np.array([normal.min() - 1, normal.max() + 1])
-    assert sheet.false_positive_rate(scores, beyond).tolist() == pytest.approx([1, 1e-4])
+    assert false_positive_rate(scores, beyond).tolist() == pytest.approx([1, 1e-4])
 
 
 def test_images_are_ranked_by_the_average_precision_of_their_pixels(scores: Scores) -> None:
@@ -72,10 +71,10 @@ def test_images_are_ranked_by_the_average_precision_of_their_pixels(scores: Scor
         expected[index] = average_precision_score(
             truth, np.concatenate([np.repeat(bins, positive), np.repeat(bins, negative)])
         )
-    order, figures, by_pixels = sheet.ranking(scores)
+    order, values, by_pixels = ranking(scores)
     assert by_pixels
     assert order.tolist() == sorted(expected, key=lambda index: -expected[index])
-    np.testing.assert_allclose(figures, [expected[index] for index in order])
+    np.testing.assert_allclose(values, [expected[index] for index in order])
 
 
 def test_without_masks_images_are_ranked_by_the_normal_images_they_surpass_then_by_score(scores: Scores) -> None:
@@ -87,27 +86,27 @@ def test_without_masks_images_are_ranked_by_the_normal_images_they_surpass_then_
         pixel_positive=nothing,
         pixel_negative=nothing,
     )
-    order, figures, by_pixels = sheet.ranking(bare)
+    order, values, by_pixels = ranking(bare)
     assert not by_pixels
     assert order.tolist() == [3, 4, 2]
-    assert figures.tolist() == [1, 1, 0.5]
+    assert values.tolist() == [1, 1, 0.5]
 
 
-def test_a_sheet_has_the_best_the_median_and_the_worst_image(found: Findings, scores: Scores) -> None:
-    with_masks, without = sheet.sheets(found, PAIR, "patchcore_0.01")
-    order, figures, _ = sheet.ranking(scores)
-    assert (with_masks.category, with_masks.seed, with_masks.ranked_by_pixels) == ("bottle", 0, True)
-    assert [picture.place for picture in with_masks.pictures] == ["best", "median", "worst"]
+def test_a_heatmap_grid_has_the_best_the_median_and_the_worst_image(grid: GridResults, scores: Scores) -> None:
+    with_masks, without = heatmap_grids(grid, PAIR, "patchcore_0.01")
+    order, values, _ = ranking(scores)
+    assert (with_masks.category, with_masks.seed, with_masks.by_pixels) == ("bottle", 0, True)
+    assert [picture.rank for picture in with_masks.pictures] == ["best", "median", "worst"]
     chosen = [0, (len(order) - 1) // 2, len(order) - 1]
     assert [picture.name for picture in with_masks.pictures] == [f"bottle/{order[at]:03}.png" for at in chosen]
-    assert [picture.rank for picture in with_masks.pictures] == [figures[at] for at in chosen]
-    assert not without.ranked_by_pixels
+    assert [picture.value for picture in with_masks.pictures] == [values[at] for at in chosen]
+    assert not without.by_pixels
     assert all(picture.photograph and picture.truth is None for picture in without.pictures)
 
 
-@pytest.mark.parametrize(("images", "places"), [(1, ["best"]), (2, ["best", "worst"])])
-def test_of_few_images_none_is_shown_twice(
-    found: Findings, images: int, places: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("images", "ranks"), [(1, ["best"]), (2, ["best", "worst"])])
+def test_few_images_are_shown_once_each(
+    grid: GridResults, images: int, ranks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Result.scores
 
@@ -119,42 +118,42 @@ def test_of_few_images_none_is_shown_twice(
         return Scores(**scores | of_images)
 
     monkeypatch.setattr(Result, "scores", first)
-    bottle = sheet.sheets(found, PAIR, "patchcore_0.01")[0]
-    assert [picture.place for picture in bottle.pictures] == places
+    bottle = heatmap_grids(grid, PAIR, "patchcore_0.01")[0]
+    assert [picture.rank for picture in bottle.pictures] == ranks
     assert len({picture.name for picture in bottle.pictures}) == images
 
 
-def test_photograph_and_mask_are_cut_as_the_detector_saw_them(found: Findings, scores: Scores) -> None:
-    for picture in sheet.sheets(found, PAIR, "patchcore_0.01")[0].pictures:
+def test_photograph_and_mask_are_cropped_as_the_detector_saw_them(grid: GridResults, scores: Scores) -> None:
+    for picture in heatmap_grids(grid, PAIR, "patchcore_0.01")[0].pictures:
         index = [Path(path).name for path in scores.image_path].index(Path(picture.name).name)
         truth = np.asarray(decoded(picture.truth).convert("L"))
-        np.testing.assert_array_equal(truth, cut_out(scores.mask_path[index], InterpolationMode.NEAREST))
+        np.testing.assert_array_equal(truth, pre_processed(scores.mask_path[index], InterpolationMode.NEAREST))
         photograph = np.asarray(decoded(picture.photograph)).astype(float)
-        expected = cut_out(scores.image_path[index], InterpolationMode.BILINEAR)
+        expected = pre_processed(scores.image_path[index], InterpolationMode.BILINEAR)
         assert photograph.shape == expected.shape
-        # JPEG
+        # JPEG is lossy
         assert np.abs(photograph - expected).mean() < 6
 
 
-def test_a_heatmap_has_the_colours_of_the_scale(found: Findings, scores: Scores) -> None:
-    picture = sheet.sheets(found, PAIR, "patchcore_0.01")[0].pictures[0]
+def test_a_heatmap_has_the_colors_of_the_scale(grid: GridResults, scores: Scores) -> None:
+    picture = heatmap_grids(grid, PAIR, "patchcore_0.01")[0].pictures[0]
     index = [Path(path).name for path in scores.image_path].index(Path(picture.name).name)
-    rate = sheet.false_positive_rate(scores, scores.anomaly_map[index])
+    rate = false_positive_rate(scores, scores.anomaly_map[index])
     expected = mpl.colormaps["inferno"](-np.log10(rate) / 4)[..., :3]
-    # 81 levels of colour, and of 8 bits
+    # 81 colors of 8 bits
     np.testing.assert_allclose(np.asarray(decoded(picture.heatmaps[0]).convert("RGB")) / 255, expected, atol=0.03)
     assert picture.heatmaps[0] != picture.heatmaps[1]
 
 
 def test_neither_photograph_nor_mask_is_shown_on_request_or_where_the_files_are_gone(
-    found: Findings, monkeypatch: pytest.MonkeyPatch
+    grid: GridResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = sheet.sheets(found, PAIR, "patchcore_0.01", images=False)
+    asked = heatmap_grids(grid, PAIR, "patchcore_0.01", images=False)
     whole = Result.scores
     gone = np.array(["gone/000.png"] * (NORMAL + ANOMALOUS))
     monkeypatch.setattr(Result, "scores", lambda self: replace(whole(self), image_path=gone, mask_path=gone))
-    for sheets in (asked, sheet.sheets(found, PAIR, "patchcore_0.01")):
-        pictures = [picture for each in sheets for picture in each.pictures]
+    for heatmaps in (asked, heatmap_grids(grid, PAIR, "patchcore_0.01")):
+        pictures = [picture for each in heatmaps for picture in each.pictures]
         assert len(pictures) == 6
         assert {(picture.photograph, picture.truth) for picture in pictures} == {(None, None)}
         assert all(decoded(heatmap).size == (CROP, CROP) for picture in pictures for heatmap in picture.heatmaps)

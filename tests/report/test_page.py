@@ -1,4 +1,4 @@
-"""The report says what is on record."""
+"""The report prints what is on record."""
 
 import json
 import re
@@ -15,11 +15,12 @@ import yaml
 
 from anomalib_spd.benchmark.results import Result
 from anomalib_spd.cli import report as report_command
-from anomalib_spd.report import comparison as findings
 from anomalib_spd.report import page as report
-from anomalib_spd.report.bootstrap import BOOTSTRAPPED, Interval, difference
+from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
+from anomalib_spd.report.comparison import GridResults, load
 from anomalib_spd.report.page import write_report
-from anomalib_spd.report.tables import METRICS, interval, signed
+from anomalib_spd.report.tables import LABELS, format_difference
+from tests.conftest import REPOSITORY
 from tests.report.synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
 
 DETECTORS, CATEGORIES, BACKBONES = (list(GRID[axis]) for axis in ("detectors", "categories", "backbones"))
@@ -29,7 +30,7 @@ Tables = dict[str, list[list[str]]]
 
 @pytest.fixture(scope="module")
 def records(results: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """The records that were measured, of all seeds, read without our code."""
+    """Read the records of all measured cells without our code."""
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in sorted(results.rglob("cell.json")):
         record = json.loads(path.read_text())
@@ -40,7 +41,7 @@ def records(results: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
 
 
 def tables(markdown: str) -> Tables:
-    """Rows of the first table after each heading, with its head."""
+    """Return head and rows of the first table after each heading."""
     found: Tables = {}
     for section in re.split(r"^#+ ", markdown, flags=re.MULTILINE)[1:]:
         title, *lines = section.splitlines()
@@ -54,7 +55,7 @@ def tables(markdown: str) -> Tables:
     return found
 
 
-def spread(values: list[float]) -> str:
+def format_mean(values: list[float]) -> str:
     if not values:
         return "-"
     mean = f"{statistics.fmean(values):.3f}"
@@ -66,12 +67,12 @@ def test_the_table_of_results_has_mean_and_deviation_of_the_records(
 ) -> None:
     for detector in DETECTORS:
         head, *rows = tables(markdown)[detector]
-        assert head == ["category", "backbone", "seeds", *METRICS.values()]
+        assert head == ["category", "backbone", "seeds", *LABELS.values()]
         by_label = {(row[0], row[1]): row[2:] for row in rows}
         for category in CATEGORIES:
             for backbone in BACKBONES:
                 of_seeds = [record["metrics"] for record in records[detector, category, backbone]]
-                expected = [spread([of[metric] for of in of_seeds if metric in of]) for metric in METRICS]
+                expected = [format_mean([of[metric] for of in of_seeds if metric in of]) for metric in LABELS]
                 assert by_label[category, backbone] == [str(len(of_seeds)), *expected]
                 assert (expected[-1] == "-") == (category == WITHOUT_MASKS)
 
@@ -83,7 +84,7 @@ def test_means_say_over_how_many_categories_they_are(
         for backbone in BACKBONES:
             label = "mean of 3 (pixel: 2)"
             (row,) = [row for row in tables(markdown)[detector] if row[:2] == [label, backbone]]
-            for metric, text in zip(METRICS, row[3:], strict=True):
+            for metric, text in zip(LABELS, row[3:], strict=True):
                 categories = [c for c in CATEGORIES if metric.startswith("image") or c != WITHOUT_MASKS]
                 of = {
                     category: {r["cell"]["seed"]: r["metrics"][metric] for r in records[detector, category, backbone]}
@@ -108,20 +109,20 @@ def test_a_mean_is_over_the_categories_that_every_backbone_has(tmp_path: Path) -
 
 
 def test_differences_are_those_of_the_bootstrap_and_bold_where_0_is_excluded(results: Path, markdown: str) -> None:
-    found = findings.load(results)
+    grid = load(results, resamples=20)
     bold, plain = 0, 0
     for detector in DETECTORS:
         head, *rows = tables(markdown)[f"{detector}: A minus B"]
-        assert head == ["category", "A minus B", "seeds", *(METRICS[metric] for metric in BOOTSTRAPPED)]
+        assert head == ["category", "A minus B", "seeds", *(LABELS[metric] for metric in BOOTSTRAPPED)]
         assert [row[0] for row in rows] == [*CATEGORIES, "mean of 3 (pixel: 2)"]
         for row, category in zip(rows, [*CATEGORIES, None], strict=True):
             assert row[1] == "SPD minus base"
             for metric, text in zip(BOOTSTRAPPED, row[3:], strict=True):
-                a, b = (matched(found, backbone, detector, category, metric) for backbone in ("SPD", "base"))
+                a, b = (matched(grid, backbone, detector, category, metric) for backbone in ("SPD", "base"))
                 if not a:
                     assert text == "-"
                     continue
-                it = difference(a, b, metric, RESAMPLES)
+                it = paired_bootstrap_ci(a, b, metric, RESAMPLES)
                 expected = f"{it.value:+.3f} [{it.low:+.3f}, {it.high:+.3f}]"
                 excludes = it.low > 0 or it.high < 0
                 assert text == (f"**{expected}**" if excludes else expected)
@@ -131,16 +132,15 @@ def test_differences_are_those_of_the_bootstrap_and_bold_where_0_is_excluded(res
 
 
 def test_the_bounds_of_an_interval_show_their_side_of_0() -> None:
-    assert interval(Interval(-0.004, -0.009, -0.0003)) == "[-0.009, -0.000]"
-    assert [signed(value) for value in (0.0, -0.0, 0.0123)] == ["+0.000", "+0.000", "+0.012"]
+    assert [format_difference(value) for value in (-0.0003, 0.0, 0.0123)] == ["-0.000", "+0.000", "+0.012"]
 
 
-def matched(found: findings.Findings, backbone: str, detector: str, category: str | None, metric: str) -> list[Result]:
-    """Results of a backbone, without the seeds that the other has none of."""
+def matched(grid: GridResults, backbone: str, detector: str, category: str | None, metric: str) -> list[Result]:
+    """Return results of a backbone, without the seeds that the other backbone lacks."""
     lost = {(cell.detector, cell.category, cell.seed) for cell in (FAILED, MISSING)}
     return [
         result
-        for result in found.results.values()
+        for result in grid.cells.values()
         if (result.cell.backbone, result.cell.detector) == (backbone, detector)
         and category in (None, result.cell.category)
         and metric in result.record["metrics"]
@@ -157,13 +157,13 @@ def test_the_verdict_counts_the_means_whose_intervals_exclude_0(markdown: str, p
                 counted["undecided" if "**" not in text else "above" if text.startswith("**+") else "below"] += 1
     assert sum(counted.values()) == 8
     assert (
-        f"of 8 mean differences, {counted['above']} are above 0 with their whole interval, {counted['below']} below, and "
-        f"{counted['undecided']} undecided"
+        f"Of 8 mean differences, **{counted['above']}** are above 0 with the whole interval, **{counted['below']}** below, "
+        f"and **{counted['undecided']}** are undecided."
     ) in markdown
-    assert re.findall(r"<b>(\d+)</b>", page)[:3] == [str(count) for count in counted.values()]
+    assert re.findall(r"<strong>(\d+)</strong>", page)[:3] == [str(count) for count in counted.values()]
 
 
-def test_what_intervals_leave_out_is_said(markdown: str, page: str) -> None:
+def test_the_report_says_what_intervals_leave_out(markdown: str, page: str) -> None:
     intervals = sum(
         text not in {"", "-"}
         for detector in DETECTORS
@@ -172,21 +172,21 @@ def test_what_intervals_leave_out_is_said(markdown: str, page: str) -> None:
     )
     for text in (markdown, page):
         assert (
-            "They do not cover another training of these backbones, each of which is one set of weights: base, SPD."
+            "Another training of these backbones, each of which is one set of weights, is not covered: base, SPD."
             in text
         )
-        assert "trained anew" not in text
-        assert f"This report has {intervals} such intervals: were there no difference at all, about 1 in 20" in text
-        assert "no figures of a whole data set" in text
+        assert "a training of its own" not in text
+        assert f"This report has {intervals} such intervals: without any difference, about 1 in 20" in text
+        assert "never over a whole data set" in text
 
 
-def test_backbones_that_were_trained_anew_are_named(tmp_path: Path) -> None:
+def test_backbones_with_a_training_per_seed_are_named(tmp_path: Path) -> None:
     trainings = {"base": "efficientnet_lite0_in1k", "SPD": "spd_seed{seed}"}
     results = write_results(tmp_path / "results", SMALL | {"backbones": trainings, "seeds": [0, 1]})
     write_report(results, tmp_path / "report", images=False, resamples=RESAMPLES)
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "each of which is one set of weights: base." in text
-    assert "With each seed, these were trained anew: SPD." in text
+    assert "each of which is one set of weights, is not covered: base." in text
+    assert "Every seed of these backbones is a training of its own: SPD." in text
 
 
 def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str) -> None:
@@ -211,26 +211,26 @@ def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str
     assert [float(text) for text in mean[-3:]] == pytest.approx(theirs, abs=0.0006)
 
 
-def test_circumstances_are_told(markdown: str, page: str) -> None:
+def test_the_report_says_how_cells_were_measured(markdown: str, page: str) -> None:
     assert "22 of 24 cells measured, 1 failed, 1 missing" in markdown
     assert "| base / padim / candle / seed 1 | OutOfMemoryError | no memory for \\|a bank\\| of 10 GiB |" in markdown
     assert f"- {MISSING}" in markdown
     assert (
-        "images 64 x 64 px; centre crop 56 x 56 px; anomaly map 56 x 56 px; coreset 0.01; on cpu; 2 threads" in markdown
+        "images 64 x 64 px; center crop 56 x 56 px; anomaly map 56 x 56 px; coreset 0.01; on cpu; 2 threads" in markdown
     )
     assert "| patchcore_0.01 | SPD | 5 | 12.4 | 4.8 | 200 | 1.50 |" in markdown
-    words = re.sub(r"<[^>]*>", " ", page)
+    visible = re.sub(r"<[^>]*>", " ", page)
     for text in ("1 missing", "OutOfMemoryError", str(MISSING), "torch 2.14.0", f"{b'spd'.hex():0>64}"):
         assert text in markdown
-        assert text in words
+        assert text in visible
 
 
-def test_titles_are_text_and_no_markup(markdown: str, page: str) -> None:
+def test_titles_are_text_without_markup(markdown: str, page: str) -> None:
     assert "# Synthetic: SPD \\<against\\> base" in markdown
     assert "<h1>Synthetic: SPD &lt;against&gt; base</h1>" in page
 
 
-def test_every_plot_of_the_markdown_is_there_and_no_other(written: Path, markdown: str) -> None:
+def test_the_markdown_links_every_plot(written: Path, markdown: str) -> None:
     linked = {unquote(path) for path in re.findall(r"!\[.*?\]\((.*?)\)", markdown)}
     assert linked == {path.relative_to(written).as_posix() for path in (written / "plots").rglob("*") if path.is_file()}
     assert len(linked) == 1 + len(DETECTORS) * (1 + len(CATEGORIES))
@@ -238,7 +238,7 @@ def test_every_plot_of_the_markdown_is_there_and_no_other(written: Path, markdow
         assert ElementTree.parse(written / path).getroot().tag.endswith("svg")
 
 
-def test_of_one_backbone_there_is_no_verdict(small: Path, tmp_path: Path) -> None:
+def test_a_single_backbone_has_no_verdict(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small, tmp_path / "results")
     grid = SMALL | {"backbones": {"SPD": "efficientnet_lite0_spd"}}
     (tmp_path / "results" / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
@@ -253,7 +253,7 @@ def test_of_one_backbone_there_is_no_verdict(small: Path, tmp_path: Path) -> Non
 def test_an_earlier_report_is_replaced(small: Path, tmp_path: Path) -> None:
     write_report(small, tmp_path, resamples=20)
     stale = tmp_path / "plots" / "curves" / "patchcore_0.01" / "gone.svg"
-    stale.write_text("of a category that is no more")
+    stale.write_text("of a category that was removed")
     (tmp_path / "note.txt").write_text("mine")
     before = (tmp_path / report.PAGE).read_text()
     write_report(small, tmp_path, resamples=20)
@@ -272,7 +272,7 @@ def test_a_foreign_folder_is_left_alone(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "<html>mine</html>"}
 
 
-def test_a_file_is_no_folder(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_as_output_is_refused(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert report_command.run([str(small), "--output", str(tmp_path / "file")]) == 1
     assert "is a file, expected a folder" in capsys.readouterr().err
@@ -292,13 +292,44 @@ def test_the_command_writes_beside_the_results(
     assert capsys.readouterr().out.splitlines()[0] == f"Wrote {small / 'report' / 'report.html'}"
 
 
-def test_what_is_no_folder_of_results_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_folders_than_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report_command.run([str(tmp_path)]) == 1
-    assert "it has no grid.yaml: give the one of 'anomalib-spd benchmark'" in capsys.readouterr().err
-    (tmp_path / "grid.yaml").write_text("colours: 3")
+    assert "it has no grid.yaml: give that of 'anomalib-spd benchmark'" in capsys.readouterr().err
+    (tmp_path / "grid.yaml").write_text("colors: 3")
     assert report_command.run([str(tmp_path)]) == 1
     assert "is not the configuration of a grid" in capsys.readouterr().err
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(SMALL))
     assert report_command.run([str(tmp_path)]) == 1
     assert "was measured, 0 failed: run the benchmark first" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_report_drawn_from_its_own_csv_prints_the_same_tables(written: Path, markdown: str, tmp_path: Path) -> None:
+    shutil.copy(written / "runs.csv", tmp_path / "grid.csv")
+    shutil.copy(written / "intervals.csv", tmp_path / "grid.intervals.csv")
+    shutil.copy(written / "means.csv", tmp_path / "grid.means.csv")
+    for name, missing in (("grid.csv", set()), ("grid.means.csv", {"Images", "Weights"})):
+        assert report_command.run([str(tmp_path / name)]) == 0
+        text = (tmp_path / "grid.report" / report.TEXT).read_text()
+        of_cells, of_csv = tables(markdown), tables(text)
+        for title in [
+            title for title in of_cells if re.match(r"(padim|patchcore_0.01)(: A minus B)?$|Images|Weights", title)
+        ]:
+            assert title in missing or of_csv[title] == of_cells[title]
+        assert "give the folder of results" in text
+        assert (tmp_path / "grid.report" / "plots" / "verdict" / "1.svg").is_file()
+
+
+def test_other_csv_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content, message in (("a,b\n1,2\n", "has no column backbone, detector"), ("", "is not a table of results")):
+        (tmp_path / "other.csv").write_text(content)
+        assert report_command.run([str(tmp_path / "other.csv")]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_tracked_results_of_grids_without_cells_can_be_drawn(tmp_path: Path) -> None:
+    write_report(REPOSITORY / "results" / "stages.means.csv", tmp_path)
+    rows = tables((tmp_path / report.TEXT).read_text())
+    assert rows["PatchCore 0.01"][-1][:3] == ["mean of 3 (pixel: 2)", "SPD", "3"]
+    assert rows["PatchCore 0.01: A minus B"][-4][3:5] == ["+0.004 [-0.015, +0.026]", "+0.010 [-0.010, +0.033]"]
+    assert rows["PatchCore 0.01: A minus B"][-4][7] == "**+0.022 [+0.010, +0.033]**"

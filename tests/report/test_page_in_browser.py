@@ -1,4 +1,4 @@
-"""The page needs nothing else, and a browser shows it."""
+"""The page is one self-contained file, and a browser shows it."""
 
 import json
 import re
@@ -13,10 +13,11 @@ from PIL import Image
 
 from anomalib_spd.report import page as report
 from anomalib_spd.report.page import write_report
+from tests.report.synthetic import GRID, write_results
 
 
 class Page(HTMLParser):
-    """What stands in a page."""
+    """The elements of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class Page(HTMLParser):
         return [attributes[attribute] for _, attributes in self.tags if attribute in attributes]
 
 
-def test_the_page_needs_nothing_else(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     assert not re.findall(r"https?://|@import|url\((?!#)", page)
     parsed = Page(page)
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in parsed.tags}
@@ -43,6 +44,15 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert len(page) < 2_000_000
 
 
+def test_a_page_of_3_backbones_3_detectors_and_3_categories_is_below_1_mb_without_pictures(tmp_path: Path) -> None:
+    grid = GRID | {"backbones": GRID["backbones"] | {"control": "efficientnet_lite0_control"}, "seeds": [0, 1, 2]}
+    grid |= {"detectors": GRID["detectors"] | {"patchcore_0.1": GRID["detectors"]["padim"]}}
+    write_report(write_results(tmp_path / "results", grid), tmp_path / "report", resamples=20)
+    text = (tmp_path / "report" / report.PAGE).read_text()
+    assert len(re.findall(r"<svg", text)) == 2 + 3 * (1 + 3)
+    assert len(re.sub(r'"data:image/[^"]*"', "", text).encode()) < 1_000_000
+
+
 def test_without_images_only_heatmaps_are_shown(small: Path, tmp_path: Path) -> None:
     write_report(small, tmp_path / "with", resamples=20)
     write_report(small, tmp_path / "without", images=False, resamples=20)
@@ -50,15 +60,15 @@ def test_without_images_only_heatmaps_are_shown(small: Path, tmp_path: Path) -> 
     for text in (with_images, without):
         assert "data:image/jpeg" not in text
         assert len(Page(text).values("src")) == 2 * 3
-    # the files are gone
+    # the files of the photographs are gone
     assert with_images.count("not shown") == 6
     assert "<th>truth</th>" not in without
     assert "Photographs and masks are left out." in without
     assert (tmp_path / "with" / report.TEXT).read_text() == (tmp_path / "without" / report.TEXT).read_text()
 
 
-def test_photographs_stand_in_the_page_alone(results: Path, written: Path) -> None:
-    assert {path.suffix for path in written.rglob("*") if path.is_file()} == {".html", ".md", ".svg"}
+def test_only_the_page_holds_photographs(results: Path, written: Path) -> None:
+    assert {path.suffix for path in written.rglob("*") if path.is_file()} == {".html", ".md", ".svg", ".csv"}
     assert not [path for path in (written / "plots").rglob("*.svg") if "<image" in path.read_text()]
 
 
@@ -83,7 +93,7 @@ def test_a_browser_shows_the_page(browser: str, written: Path, tmp_path: Path) -
     with Image.open(shot) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape == (3000, 1400, 3)
-    # in every 500 rows something is drawn
+    # every 500 rows show something
     for at in range(0, 3000, 500):
         assert len(np.unique(pixels[at : at + 500].reshape(-1, 3), axis=0)) > 50
 
@@ -94,7 +104,7 @@ def test_a_browser_draws_every_picture_and_never_scrolls_sideways(
 ) -> None:
     measure = """<script>
         const drawn = [...document.images].filter(image => image.complete && image.naturalWidth > 0).length;
-        const flat = [...document.querySelectorAll("details[open] svg, article svg")].filter(
+        const flat = [...document.querySelectorAll("details[open] svg, section svg")].filter(
             svg => svg.getBoundingClientRect().height < 60).length;
         const sections = [...document.querySelectorAll("section")].map(section => section.id);
         const root = document.documentElement;
@@ -108,5 +118,5 @@ def test_a_browser_draws_every_picture_and_never_scrolls_sideways(
     drawn, flat, sections, overhang = json.loads(title[1].replace("&quot;", '"'))
     assert drawn == len(Page(page).values("src"))
     assert flat == 0
-    assert sections == ["verdict", "detector-1", "detector-2", "circumstances"]
+    assert sections == ["verdict", "detector-1", "detector-2", "metadata"]
     assert overhang <= 0

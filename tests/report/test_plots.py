@@ -1,4 +1,4 @@
-"""Curves are those of scikit-learn, and plots stand in one page without disturbing one another."""
+"""Curves agree with scikit-learn's, and several plots fit into one page."""
 
 import re
 from xml.etree import ElementTree
@@ -13,12 +13,12 @@ from sklearn.metrics import auc, precision_recall_curve, roc_curve
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 from anomalib_spd.report import plots
 from anomalib_spd.report.bootstrap import Interval
-from anomalib_spd.report.plots import SERIES, Panel, Stripe, forest, inline, rates, thinned
+from anomalib_spd.report.plots import SERIES, ForestRow, Panel, forest, inline, rates, thinned
 
 
 @pytest.fixture
 def truth_and_score() -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """With ties."""
+    """Return labels and scores with ties."""
     rng = np.random.default_rng(0)
     truth = rng.random(3000) < 0.2
     return truth, np.round(rng.normal(truth * 1.0), 2)
@@ -42,7 +42,7 @@ def test_rates_are_those_of_scikit_learn(
     np.testing.assert_allclose(recall, expected_recall[::-1])
 
 
-def test_thinning_leaves_few_points_of_the_curve_both_ends_and_the_area(
+def test_thinned_curves_have_few_points_the_same_ends_and_the_same_area(
     truth_and_score: tuple[NDArray[np.bool_], NDArray[np.float64]],
 ) -> None:
     false_positive_rate, recall, precision = rates(*counts(*truth_and_score))
@@ -69,27 +69,27 @@ def scores(masks: bool) -> Scores:
     )
 
 
-def words(svg: str) -> list[str]:
+def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_pixels_have_curves_only_where_there_are_masks() -> None:
     with_masks, without = (
-        words(plots.curves("it", {"A": [scores(masks)], "B": [scores(masks)], "C": []})) for masks in (True, False)
+        texts(plots.curves("it", {"A": [scores(masks)], "B": [scores(masks)], "C": []})) for masks in (True, False)
     )
     assert {"images: ROC", "pixels: ROC", "pixels: precision and recall"} <= {*with_masks}
     assert "images: ROC" in without
-    assert not [word for word in without if "pixel" in word]
+    assert not [each for each in without if "pixel" in each]
     for text in (with_masks, without):
-        assert text.count("scores of images") == 2  # a histogram each of A and B, none of C
+        assert text.count("image score") == 2  # a histogram each of A and B, none of C
 
 
 def test_forest_prints_every_value_and_label_and_fills_what_excludes_0() -> None:
-    intervals = {("m", "A"): Interval(0.0123, 0.002, 0.03), ("m", "B"): Interval(-0.04, -0.09, 0.01)}
+    intervals = {("m", "A"): Interval(0.0123, 0.002, 0.03, True), ("m", "B"): Interval(-0.04, -0.09, 0.01, False)}
     svg = forest(
-        "it", [Stripe("some category", intervals)], [Panel("m", "AU-ROC", 0.1)], dict.fromkeys("AB", SERIES[0])
+        "it", [ForestRow("some category", intervals)], [Panel("m", "AU-ROC", 0.1)], dict.fromkeys("AB", SERIES[0])
     )
-    assert {"some category", "AU-ROC", "+0.012", "-0.040", "A", "B"} <= {*words(svg)}
+    assert {"some category", "AU-ROC", "+0.012", "-0.040", "A", "B"} <= {*texts(svg)}
     marks = [
         style for style in re.findall(r'style="([^"]*)"', svg) if f"stroke: {SERIES[0]}; stroke-width: 1.2" in style
     ]
@@ -97,14 +97,14 @@ def test_forest_prints_every_value_and_label_and_fills_what_excludes_0() -> None
     assert any(f"fill: {plots.PAPER}" in style for style in marks)
 
 
-def test_an_inline_plot_takes_its_colours_from_the_page_and_shares_no_id_with_another() -> None:
+def test_an_inline_plot_takes_its_colors_from_the_page_and_shares_no_id_with_another() -> None:
     first, second = (inline(plots.curves(name, {"A": [scores(True)]}), "a plot") for name in ("first", "second"))
     for svg in (first, second):
         assert svg.startswith('<svg role="img" aria-label="a plot" viewBox=')
         assert "http" not in svg
         assert "currentColor" in svg
         assert "var(--series-0)" in svg
-        assert not [colour for colour in (*SERIES, plots.INK, plots.PAPER) if colour in svg]
+        assert not [color for color in (*SERIES, plots.INK, plots.PAPER) if color in svg]
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
     assert ids[0]
     assert not ids[0] & ids[1]
@@ -116,16 +116,16 @@ def test_the_same_plot_is_the_same_text() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 6, 16])
-@pytest.mark.parametrize("label", ["A{}", "SPD at one energy minus control at one energy {}"])
+@pytest.mark.parametrize("label", ["A{}", "SPD at equal RMS minus control at equal RMS {}"])
 def test_a_legend_stays_within_its_plot_and_off_the_curves(
     count: int, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(plots, "_svg", lambda figure, name: drawn.append(figure) or "")
     names = [label.format(number) for number in range(count)]
-    intervals = {("m", name): Interval(0.01, 0.002, 0.03) for name in names}
-    stripes, panels = [Stripe("some category", intervals)] * 2, [Panel("m", "AU-ROC", 0.1)] * 4
-    forest("it", stripes, panels, dict.fromkeys(names, SERIES[0]))
+    intervals = {("m", name): Interval(0.01, 0.002, 0.03, True) for name in names}
+    rows, panels = [ForestRow("some category", intervals)] * 2, [Panel("m", "AU-ROC", 0.1)] * 4
+    forest("it", rows, panels, dict.fromkeys(names, SERIES[0]))
     plots.curves("it", {name: [scores(True)] for name in names})
     for figure in drawn:
         FigureCanvasAgg(figure).draw()
