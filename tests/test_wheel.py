@@ -60,7 +60,7 @@ def run(wheel: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
     def run(*arguments: str, fails: bool = False) -> str:
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        variables |= {"ANOMALIB_SPD_HOME": str(home / "shelf"), "COLUMNS": "120"}
+        variables |= {"ANOMALIB_SPD_HOME": str(home / "registry"), "COLUMNS": "120"}
         done = subprocess.run(
             [python, *arguments], cwd=home, env=variables, capture_output=True, text=True, check=False
         )

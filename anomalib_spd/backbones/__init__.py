@@ -1,6 +1,5 @@
-"""The shelf: names to weights, as stock anomalib sees them."""
+"""Backbones: names that stock anomalib takes, and the weights behind them. Importing this package registers them with timm."""
 
-from anomalib_spd.backbones.averaging import average
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.normalization import fold_input_statistics
 from anomalib_spd.backbones.record import Backbone, Provenance
@@ -11,7 +10,6 @@ __all__ = [
     "Provenance",
     "add",
     "available",
-    "average",
     "export",
     "find",
     "fold_input_statistics",
@@ -19,3 +17,5 @@ __all__ = [
     "registry_folder",
     "remove",
 ]
+
+register()

@@ -1,6 +1,7 @@
-"""Reads checkpoints of several origins, and fits their tensors to one timm architecture.
+"""Reads checkpoints of several origins, and fits their tensors to a timm architecture.
 
-Nothing is unpickled but tensors and plain containers. What distinguishes the origins is data: the table ``LAYOUTS``.
+Nothing is unpickled but tensors and plain containers. The origins differ in data alone: the tables ``LAYOUTS`` and
+``WRAPPERS``.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from anomalib_spd.files import first_few
 
 @dataclass(frozen=True)
 class Layout:
-    """How a training code names the tensors of its encoder.
+    """The names that a training code gives to the tensors of its encoder.
 
     Args:
-        prefix: what it puts before timm's names; what has another prefix is no part of the encoder.
-        origin: whose checkpoints look so.
-        has_classifier: what stands where the architecture has its classifier may be one; else it is a projection.
+        prefix: of timm's names; tensors with another prefix are no part of the encoder.
+        origin: the code that writes such checkpoints, for messages.
+        has_classifier: whether tensors in the place of the architecture's classifier may be one; else they are a projection.
     """
 
     prefix: str
@@ -50,13 +51,13 @@ LAYOUTS = (
     Layout("backbone.", "module with the network as its `backbone`", has_classifier=True),
 )
 
-# where training codes keep the state dict, in the order in which timm prefers them
+# keys under which training codes keep the state dict, in the order in which timm prefers them
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file.
+    """The content of a checkpoint file.
 
     Args:
         tensors: by name.
@@ -78,7 +79,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     hyper_parameters: Any = {}
     if isinstance(content, Mapping):
         hyper_parameters = content.get("hyper_parameters")
-        # an average that was not kept is stored as None
+        # timm stores an average that it did not compute as None
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     tensors = {}
     if isinstance(content, Mapping):
@@ -95,7 +96,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _load(path: Path) -> Any:
     with path.open("rb"):
-        pass  # missing and forbidden files are named as such, not taken for damaged ones below
+        pass  # missing and forbidden files raise their own errors, and are not taken for damaged ones below
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -123,10 +124,10 @@ def _load(path: Path) -> Any:
 
 
 def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> nn.Module:
-    """Build an architecture with a checkpoint's tensors, in the precision that they were stored in.
+    """Build an architecture with a checkpoint's tensors, in the precision that they are stored in.
 
-    The layout is the one of ``LAYOUTS`` that finds the most of the architecture's tensors. A classifier is kept with its
-    own number of classes; a projection in its place is dropped, and the network then ends with its pooled features.
+    The layout is the one of ``LAYOUTS`` that finds the most of the architecture's tensors. A classifier keeps its own
+    number of classes; a projection in its place is dropped, and the network then ends with its pooled features.
 
     Args:
         tensors: by the checkpoint's own names.
@@ -148,7 +149,7 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
     expected = model.state_dict()
     found = sum(name in given for name in expected)
     for name, tensor in expected.items():
-        # files from before PyTorch 0.4.1 do not count batches; and nothing but training reads the number
+        # files from before PyTorch 0.4.1 do not count batches; only training reads the number
         if name.endswith("num_batches_tracked"):
             given.setdefault(name, tensor)
     if problems := _problems(given, expected):
@@ -165,7 +166,7 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
             f"({first_few(infinite)}): its training diverged. Give an earlier checkpoint."
         )
         raise ValueError(msg)
-    # own, contiguous memory: what was saved may be views of one another, or in another memory format
+    # own, contiguous memory: saved tensors may be views of one another, or in another memory format
     state = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in given.items()}
     model.load_state_dict(state, assign=True)
     return model
@@ -187,7 +188,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def _problems(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Say what keeps the given tensors from being the expected ones."""
+    """Return how the given tensors differ from the expected ones, in words."""
     problems = []
     if missing := [name for name in expected if name not in given]:
         problems.append(f"{len(missing)} missing ({first_few(missing)})")
@@ -196,7 +197,7 @@ def _problems(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
     common = [(name, given[name], expected[name]) for name in expected if name in given]
     if shapes := [f"{name} is {tuple(g.shape)}, not {tuple(e.shape)}" for name, g, e in common if g.shape != e.shape]:
         problems.append(f"{len(shapes)} of another shape ({first_few(shapes)})")
-    kinds = [(name, g, e) for name, g, e in common if g.is_floating_point() != e.is_floating_point()]
-    if types := [f"{name} is {g.dtype}, not {e.dtype}" for name, g, e in kinds]:
+    mixed = [(name, g, e) for name, g, e in common if g.is_floating_point() != e.is_floating_point()]
+    if types := [f"{name} is {g.dtype}, not {e.dtype}" for name, g, e in mixed]:
         problems.append(f"{len(types)} of another type ({first_few(types)})")
     return problems

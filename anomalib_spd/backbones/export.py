@@ -1,4 +1,4 @@
-"""Writes a model as a backbone's folder: timm's config.json, safetensors and a model card."""
+"""Writes the folder of a backbone: timm's config.json, safetensors and a model card."""
 
 import copy
 import json
@@ -11,6 +11,7 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
+from anomalib_spd.backbones.layers import describe_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.backbones.record import (
     CARD_FILE,
@@ -18,8 +19,6 @@ from anomalib_spd.backbones.record import (
     WEIGHTS_FILE,
     Backbone,
     Provenance,
-    describe_layers,
-    provenance_record,
 )
 from anomalib_spd.files import sha256_of
 
@@ -50,7 +49,7 @@ tags:
 | sha256 of {weights_file} | `{sha256}` |
 
 ```python
-import anomalib_spd  # puts the shelf on timm's shelf
+import anomalib_spd  # registers its backbones with timm
 from anomalib.models import Patchcore
 
 model = Patchcore(backbone="{name}", layers={layer_list})
@@ -76,18 +75,18 @@ def write_folder(
     """Write ``config.json``, ``model.safetensors`` and ``README.md``.
 
     Args:
-        model: timm model in the state that is to be kept; expects ImageNet statistics. Left unchanged.
-        folder: exists and is empty; :func:`anomalib_spd.backbones.add` is the atomic way onto the shelf.
+        model: timm model that expects ImageNet statistics; it is left unchanged.
+        folder: exists and is empty; :func:`anomalib_spd.backbones.add` is the atomic way into the registry.
         name: the backbone's name, for the card.
         architecture: timm's name of the network.
-        provenance: where the weights come from; its ``sha256`` is filled in here.
+        provenance: origin of the weights; its ``sha256`` is filled in here.
         model_args: arguments of the architecture's entry point that the weights need.
         license_id: SPDX identifier of the weights' licence in small letters.
         origin_url: where the weights were published.
-        description: what the card says first.
+        description: first paragraph of the card.
         half: store floating-point tensors in half precision.
     """
-    # safetensors takes contiguous tensors only, training may leave them in another memory format
+    # safetensors takes contiguous tensors only; training may leave them in another memory format
     model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     save_for_hf(
         model.half() if half else model,
@@ -105,12 +104,12 @@ def write_folder(
         },
         safe_serialization=True,
     )
-    # our section holds the checksum of the weights, so it can only be written after them
+    # our section holds the checksum of the weights, so it is written after them
     config_file = folder / CONFIG_FILE
     shutil.copymode(config_file, folder / WEIGHTS_FILE)  # safetensors' own files are closed to all others
     config = json.loads(config_file.read_text(encoding="utf-8"))
     provenance = replace(provenance, sha256=sha256_of(folder / WEIGHTS_FILE))
-    config["anomalib_spd"] = describe_layers(architecture, model_args) | {"provenance": provenance_record(provenance)}
+    config["anomalib_spd"] = describe_layers(architecture, model_args) | {"provenance": provenance.to_json()}
     config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(_card(Backbone.read(folder), name, description), encoding="utf-8")
 
@@ -119,16 +118,16 @@ def _card(backbone: Backbone, name: str, description: str) -> str:
     provenance = backbone.provenance
     return CARD.format(
         name=name,
-        license=backbone.pretrained_cfg.get("license") or "other",
-        description=description or f"`{backbone.architecture}` for anomalib, put on the shelf by anomalib_spd.",
+        license=backbone.license,
+        description=description or f"`{backbone.architecture}` for anomalib, added by anomalib_spd.",
         architecture=backbone.architecture,
         layers=", ".join(f"`{layer}`" for layer in backbone.layers),
         layer_list=json.dumps(backbone.layers),
         n_features=backbone.n_features,
         data=provenance.data or "not stated",
-        recipe=provenance.recipe or "not stated",
+        recipe=provenance.summary() or "not stated",
         command=f"`{provenance.command}`" if provenance.command else "not stated",
-        checkpoint=provenance.checkpoint or "not stated",
+        checkpoint=provenance.made_from() or "not stated",
         origin=backbone.pretrained_cfg.get("origin_url") or "not stated",
         weights_file=WEIGHTS_FILE,
         sha256=provenance.sha256,

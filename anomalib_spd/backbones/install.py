@@ -1,30 +1,27 @@
-"""Puts backbones on the user's shelf, takes them off, and copies them out."""
+"""Adds backbones to the user's registry, removes them, and exports them."""
 
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from timm.models import VisionTransformer
 
 from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.layers import describe_layers
+from anomalib_spd.backbones.names import NAME_PATTERN, check_free, check_name, check_routing, transformer_words
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
-from anomalib_spd.backbones.placing import (
-    NAME_PATTERN,
-    check_name,
-    check_routing,
-    new_on_shelf,
-    shelf_error,
-    transformer_words,
-)
-from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, describe_layers
+from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, plain_settings
 from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
-from anomalib_spd.files import atomic_folder, hidden_path, sha256_of
+from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, sha256_of
 
 
 def add(
@@ -37,68 +34,68 @@ def add(
     sha256: str | None = None,
     license_id: str | None = None,
     origin_url: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     data: str = "",
     recipe: str = "",
     command: str = "",
     description: str = "",
 ) -> Backbone:
-    """Put a backbone on the user's shelf, and register it. Either all of it is written or nothing.
+    """Add a backbone to the user's registry, all of it or nothing, and register it with timm.
+
+    What is not given is taken from the checkpoint, where that states it.
 
     Args:
         name: ``NAME`` or ``NAME.TAG``, what detectors will be given.
         checkpoint: file in one of the layouts of :data:`anomalib_spd.backbones.checkpoints.LAYOUTS`, or a folder with
             timm's ``config.json`` and ``model.safetensors``.
-        architecture: name of timm's, or of the shelf. May be left out for a folder and for a Lightning checkpoint of
+        architecture: name of timm's, or of the registry. May be left out for a folder and for a Lightning checkpoint of
             this package, which name it themselves.
         mean: three means of images in ``[0, 1]`` that the weights were trained with, where they are not ImageNet's.
         std: three standard deviations, with ``mean``.
         sha256: of the checkpoint (of a folder's ``model.safetensors``), 64 hexadecimal digits, to be compared.
-        license_id: SPDX identifier of the weights' licence; by default what a folder states, or ``"other"``.
+        license_id: SPDX identifier of the weights' licence; ``"other"`` where the checkpoint states none.
         origin_url: where the weights were published.
+        settings: of the training, see :class:`Provenance`.
         data: images that the weights were trained on, and their licence.
         recipe: how they were trained, in a line.
-        command: what made the backbone.
-        description: what the model card says first.
+        command: command line that made the backbone.
+        description: first paragraph of the model card.
 
     Returns:
-        The backbone as it stands on the shelf.
+        The backbone in the registry.
 
     Raises:
         ValueError: where the name is taken or cannot be one, the architecture is unknown, the file is damaged, does not
             fit or is not the one meant.
-        OSError: where the checkpoint cannot be read, or the shelf not be written.
+        OSError: where the checkpoint cannot be read, or the registry not be written.
     """
     check_name(name)
     if (mean is None) != (std is None):
-        msg = f"mean and std go together, got mean={mean} and std={std}. Give both."
-        raise ValueError(msg)
+        raise ValueError(f"mean and std go together, got mean={mean} and std={std}. Give both.")
     network = None if architecture is None else find_network(architecture)
     path = Path(checkpoint)
     checksum = _check_sha256(path / WEIGHTS_FILE if path.is_dir() else path, sha256)
     source = read_source(path, network_is_given=network is not None)
     network = network or source.network
     if network is None:
-        msg = f"{source.file} does not say which network it is for. Give the architecture, such as 'resnet18'."
-        raise ValueError(msg)
-    if network.model_args.get("in_chans", 3) != 3:
-        msg = f"{source.file} is for images of {network.model_args['in_chans']} channels. anomalib's have 3."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{source.file} does not say which network it is for. Give the architecture, such as 'resnet18'."
+        )
+    if (channels := network.model_args.get("in_chans", 3)) != 3:
+        raise ValueError(f"{source.file} is for images of {channels} channels. anomalib's have 3.")
 
     model = fit(source.tensors, network.architecture, **network.arguments)
     check_routing(name, model)
-    mean_std = _statistics(source, network) if mean is None or std is None else (tuple(mean), tuple(std))
-    folded = mean_std != (IMAGENET_MEAN, IMAGENET_STD)
-    if folded:
-        fold_input_statistics(model, *mean_std)
-    _check_layers(network)
-
+    statistics = _statistics(source, network) if mean is None or std is None else (tuple(mean), tuple(std))
     known = source.provenance
     notes = [recipe or known.recipe]
-    if folded:
-        notes += [
-            f"input statistics mean={list(mean_std[0])}, std={list(mean_std[1])} folded into the first convolution"
-        ]
-    with new_on_shelf(name) as folder:
+    if statistics != (IMAGENET_MEAN, IMAGENET_STD):
+        fold_input_statistics(model, *statistics)
+        mean, std = map(list, statistics)
+        notes.append(f"input statistics mean={mean}, std={std} folded into the first convolution")
+    describe_layers(network.architecture, network.model_args)  # fails before anything is written
+
+    with _new_entry(name) as folder:
         write_folder(
             model,
             folder,
@@ -106,11 +103,12 @@ def add(
             network.architecture,
             replace(
                 known,
+                settings=known.settings if settings is None else plain_settings(settings),
                 data=data or known.data,
                 recipe="; ".join(filter(None, notes)),
                 command=command or known.command,
-                checkpoint=f"{source.file.name}, sha256 {checksum}"
-                + (f"; itself from {known.checkpoint}" if known.checkpoint else ""),
+                checkpoint=known.checkpoint or source.file.name,
+                checkpoint_sha256=known.checkpoint_sha256 or checksum,
             ),
             model_args=network.model_args,
             license_id=license_id or source.license_id or "other",
@@ -122,23 +120,22 @@ def add(
 
 
 def remove(name: str) -> None:
-    """Take a backbone off the user's shelf and delete its folder.
+    """Remove a backbone from the user's registry, and delete its folder.
 
     Raises:
-        ValueError: where there is none of that name on the user's shelf.
-        OSError: where the shelf cannot be written.
+        ValueError: where the user's registry has none of that name.
+        OSError: where the registry cannot be written.
     """
     folder = registry_folder() / name
-    # a broken folder can be removed too, so it is not looked up but where there is none
+    # a broken folder can be removed too: it is not read unless the name is missing
     if not NAME_PATTERN.fullmatch(name) or not os.path.lexists(folder):
         found = find(name).folder
-        msg = f"Backbone {name!r} belongs to the package ({found}) and stays. Only your own can be removed."
-        raise ValueError(msg)
+        raise ValueError(f"Backbone {name!r} belongs to the package ({found}) and stays. Only your own can be removed.")
     removed = hidden_path(folder)
     try:
-        folder.rename(removed)  # off the shelf at once: nobody sees half a folder
+        folder.rename(removed)  # in one step: no process sees half a folder
     except OSError as error:
-        raise shelf_error(error) from error
+        raise _registry_error(error) from error
     register()
     if removed.is_symlink():
         removed.unlink()
@@ -163,15 +160,15 @@ def export(name: str, folder: str | Path) -> Path:
     backbone = find(name)
     backbone.verify()
     target = Path(folder).absolute()
-    _refuse_filled(target)
+    _check_empty(target)
     try:
         with atomic_folder(target) as temporary:
             for file in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
                 if (backbone.folder / file).is_file():
-                    # contents alone: the modes are those of the target's owner, not those of the shelf
+                    # contents alone: the modes are those of the target's owner, not those of the registry
                     shutil.copyfile(backbone.folder / file, temporary / file)
     except OSError as error:
-        _refuse_filled(target)  # another process was faster
+        _check_empty(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
         raise type(error)(msg) from error
     if words := transformer_words(str(target)):
@@ -185,10 +182,35 @@ def export(name: str, folder: str | Path) -> Path:
     return target
 
 
-def _refuse_filled(folder: Path) -> None:
+@contextmanager
+def _new_entry(name: str) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes the registry's entry of a name when the block ends without an error.
+
+    Raises:
+        ValueError: where another process has taken the name meanwhile.
+        OSError: where the registry cannot be written.
+    """
+    try:
+        with atomic_folder(registry_folder() / name) as folder:
+            yield folder
+    except (OSError, SafetensorError) as error:
+        check_free(name)  # another process was faster
+        raise _registry_error(error) from error
+
+
+def _registry_error(error: Exception) -> OSError:
+    """Return the error to raise where the registry cannot be written."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    msg = (
+        f"Cannot write to the registry {registry_folder()}: {reason or error}. Set {HOME_VARIABLE} to a folder that you "
+        "may write to."
+    )
+    return PermissionError(msg) if isinstance(error, PermissionError) else OSError(msg)
+
+
+def _check_empty(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        msg = f"{folder} exists and is not an empty folder. Give another, or delete it first."
-        raise ValueError(msg)
+        raise ValueError(f"{folder} exists and is not an empty folder. Give another, or delete it first.")
 
 
 def _check_sha256(file: Path, expected: str | None) -> str:
@@ -201,14 +223,6 @@ def _check_sha256(file: Path, expected: str | None) -> str:
         msg = f"{file} has sha256 {found}, expected {expected}: it is damaged or another file. Get it again."
         raise ValueError(msg)
     return found
-
-
-def _check_layers(network: Network) -> None:
-    try:
-        describe_layers(network.architecture, network.model_args)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        msg = f"timm gives no feature maps of {network.architecture} ({error}), so no detector could read them."
-        raise ValueError(msg) from error
 
 
 def _statistics(source: Source, network: Network) -> Statistics:

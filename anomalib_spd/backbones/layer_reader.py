@@ -1,4 +1,4 @@
-"""Reads the layers that detectors read, and trains what they are made of alone."""
+"""Reads the layers that detectors read, and freezes what does not contribute to them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd.detectors.pre_processing import check_layers
+from anomalib_spd.backbones.layers import check_layers
 
 
 class LayerReader:
-    """Gives the maps of some layers of a network, from one pass that ends behind the last of them.
+    """Computes the maps of some layers of a network, in one pass that ends after the last of them.
 
     Args:
-        backbone: name of the network, on the shelf or in timm.
+        backbone: name of the network in timm, ours included.
         layers: timm's names of feature layers, first to last.
 
     Raises:
@@ -25,38 +25,36 @@ class LayerReader:
         self.layers = list(layers)
 
     def __call__(self, network: Any, inputs: Tensor) -> list[Tensor]:
-        """Return the maps ``(B, C, h, w)`` of the layers, of normalised inputs ``(B, 3, H, W)``."""
+        """Return the maps ``(B, C, h, w)`` of the layers, of normalized inputs ``(B, 3, H, W)``."""
         modules = [info["module"] for info in network.feature_info]
         maps: list[Tensor] = network.forward_intermediates(
             inputs, indices=[modules.index(each) for each in self.layers], stop_early=True, intermediates_only=True
         )
         return maps
 
-    def freeze_the_rest(self, network: nn.Module, frozen: Sequence[str] = ()) -> None:
-        """Freeze parts of a network, and what lies behind the last layer.
+    def freeze_unused(self, network: nn.Module, frozen: Sequence[str] = ()) -> None:
+        """Freeze the weights that the maps do not depend on, and parts of the network.
 
-        Distributed training wants a gradient of all that it trains.
+        Distributed training needs a gradient of every weight that it trains.
 
         Args:
             network: is left in eval mode.
-            frozen: names of its parts.
+            frozen: names of parts to freeze as well.
 
         Raises:
-            ValueError: where the network has no such part, or no weight is left to be trained.
+            ValueError: where the network has no such part, or no weight is left to train.
         """
         parts = dict(network.named_modules())
         for part in frozen:
             if part not in parts:
                 known = ", ".join(name for name, _ in network.named_children())
-                raise ValueError(f"{type(network).__name__} has no part {part!r} to be frozen. It has: {known}.")
+                raise ValueError(f"{type(network).__name__} has no part {part!r} to freeze. It has: {known}.")
             parts[part].requires_grad_(False)
         network.eval()
         weights = [each for each in network.parameters() if each.requires_grad]
         maps = self(network, torch.zeros(1, 3, 64, 64))
         if not any(each.requires_grad for each in maps):
-            raise ValueError(
-                f"Nothing of {', '.join(self.layers)} is left to be trained: freeze less than {list(frozen)}."
-            )
+            raise ValueError(f"Nothing of {', '.join(self.layers)} is left to train: freeze less than {list(frozen)}.")
         reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)
         for weight, gradient in zip(weights, reached, strict=True):
             weight.requires_grad_(gradient is not None)

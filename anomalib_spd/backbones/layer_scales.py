@@ -1,8 +1,8 @@
-"""Scales what layers give, without a change of what the network says.
+"""Rescales the outputs of layers without changing the output of the network.
 
-A detector that joins the features of several layers, as PatchCore does, weighs each by the size of its numbers, which
-are whatever training has left. Here a layer's numbers are multiplied in the weights that write them, and divided in those
-that read them.
+A detector that concatenates the features of several layers, such as PatchCore, weights each layer by the magnitude of its
+features, which training leaves arbitrary. The factor is multiplied into the weights that produce a layer's output, and
+divided out of the weights that read it.
 """
 
 from collections.abc import Mapping
@@ -14,25 +14,25 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def scale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> None:
-    """Multiply what stages of a network give, in place; later layers and the network's output stay as they are.
+def rescale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> None:
+    """Multiply the outputs of stages, in place; later layers and the network's output stay as they are.
 
-    Exact but for rounding. A stage ends in a sum of projections without an activation, each the output of a batch norm,
-    and all that reads them is a convolution without a bias: both are scaled.
+    Exact up to rounding. A stage's output is a sum of projections without an activation, each the output of a batch norm,
+    and only convolutions without a bias read it: both are rescaled.
 
-    Source: ours. That the sizes of layers weigh in PatchCore is measured in ``docs/experiments.md``.
+    Source: ours. ``docs/experiments.md`` measures how the magnitudes of layers affect PatchCore.
 
     Args:
         model: timm EfficientNet, with or without its classifier.
         scales: name of a stage (``blocks.2``) -> factor, positive; a tensor is a scalar.
 
     Raises:
-        ValueError: for another network, for what is none of its stages, or for a factor that is not positive and finite;
-            nothing is changed.
+        ValueError: for another network, for a name that is none of its stages, or for a factor that is not positive and
+            finite; nothing is changed.
     """
     if not isinstance(model, EfficientNet):
         msg = (
-            f"Cannot scale the layers of {type(model).__name__}: expected timm's EfficientNet, whose stages end without "
+            f"Cannot rescale the layers of {type(model).__name__}: expected timm's EfficientNet, whose stages end without "
             "an activation."
         )
         raise ValueError(msg)
@@ -42,10 +42,10 @@ def scale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> None
         if layer not in positions or not 0 < float(scale) < float("inf"):
             msg = f"Expected a stage, one of {', '.join(positions)}, and a positive factor, got {layer!r}: {scale}."
             raise ValueError(msg)
-        _writers(stages[positions[layer]])
+        _output_norms(stages[positions[layer]])
     for layer, scale in scales.items():
         position = positions[layer]
-        for norm in _writers(stages[position]):
+        for norm in _output_norms(stages[position]):
             norm.weight.mul_(scale)
             norm.bias.mul_(scale)
         behind = stages[position + 1][0] if position + 1 < len(stages) else getattr(model, "conv_head", nn.Identity())
@@ -54,15 +54,17 @@ def scale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> None
                 reader.weight.div_(scale)
 
 
-def _writers(stage: Any) -> list[nn.BatchNorm2d]:
-    """The batch norms whose outputs sum up to what a stage gives."""
+def _output_norms(stage: Any) -> list[nn.BatchNorm2d]:
+    """Return the batch norms whose outputs add up to a stage's output."""
     norms = []
     for position, block in enumerate(stage):
         norm = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)][-1]
-        # its first block would pass on what is not of this stage, the others must
+        # a skip connection of the first block would add the previous stage's output; those of the others stay within
         skips = bool(getattr(block, "has_skip", False))
         if not isinstance(getattr(norm, "act", nn.Identity()), nn.Identity) or (position == 0 and skips):
-            msg = f"Cannot scale a stage of {type(block).__name__}: its output is not a sum of projections of its own."
+            msg = (
+                f"Cannot rescale a stage of {type(block).__name__}: its output is not a sum of projections of its own."
+            )
             raise ValueError(msg)
         norms.append(norm)
     return norms

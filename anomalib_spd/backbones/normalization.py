@@ -1,8 +1,8 @@
-"""Folds an input normalisation into a network's first convolution.
+"""Folds an input normalization into a network's first convolution.
 
-anomalib normalises every image with ImageNet's mean and standard deviation, whatever the backbone was trained with. A
-checkpoint that expects other statistics is therefore rewritten once, when it is put on the shelf, so that fed with
-ImageNet statistics it sees what it saw in training.
+anomalib normalizes every image with ImageNet's mean and standard deviation, whatever the backbone was trained with. A
+checkpoint that expects other statistics is therefore rewritten once, when it is added to the registry, so that with
+ImageNet statistics it computes what it computed in training.
 """
 
 import copy
@@ -21,12 +21,14 @@ IMAGENET_STD: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 
 @torch.no_grad()
 def fold_input_statistics(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Make ``model``, trained on ``(x - mean) / std``, expect ImageNet statistics instead, in place.
+    """Change ``model``, trained on ``(x - mean) / std``, so that it expects ImageNet statistics, in place.
 
-    With ``z = (x - m) / s`` the ImageNet-normalised image, ``(x - mean) / std = a * z + b`` per channel, where
+    With ``z = (x - m) / s`` the ImageNet-normalized image, ``(x - mean) / std = a * z + b`` per channel, where
     ``a = s / std`` and ``b = (m - mean) / std``. ``a`` scales the kernel; the constant that ``b`` contributes goes into
     the convolution's bias, or, where it has none, into the running mean of the batch norm behind it. Exact wherever the
-    kernel sees no zero padding; within reach of the border the padding stands for another colour than before (ours).
+    kernel sees no zero padding; at the border, the padding represents another color than before.
+
+    Source: ours.
 
     Args:
         model: timm model whose ``pretrained_cfg`` names its ``first_conv``; images are ``(B, 3, H, W)``, ``x`` in
@@ -71,7 +73,7 @@ def fold_input_statistics(model: nn.Module, mean: Sequence[float], std: Sequence
 def _first_conv(model: nn.Module) -> nn.Conv2d:
     name = getattr(model, "pretrained_cfg", {}).get("first_conv")
     conv = model.get_submodule(name) if isinstance(name, str) else None
-    # the very classes: a subclass may standardise its kernel in `forward` (NFNet), which would undo the scaling
+    # exactly these classes: a subclass may standardize its kernel in `forward` (NFNet), which would undo the scaling
     if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, Conv2dSame) or conv.weight.shape[1] != 3:
         msg = (
             f"Cannot fold input statistics into {type(model).__name__}: its first convolution {name!r} is "
@@ -83,9 +85,9 @@ def _first_conv(model: nn.Module) -> nn.Conv2d:
 
 
 def _batch_norm_behind(model: nn.Module, conv: nn.Conv2d) -> nn.BatchNorm2d:
-    """Find the batch norm that reads ``conv``'s very output: names differ between architectures, the data flow does not."""
+    """Return the batch norm that reads ``conv``'s output, found by the data flow, since names differ between architectures."""
     names = {module: name for name, module in model.named_modules()}
-    # a copy, as the pass needs one type of numbers throughout, and hooks and modes of the caller's are not touched
+    # a copy: the pass needs one dtype throughout, and the caller's hooks and modes stay untouched
     trial = copy.deepcopy(model).float().eval()
     produced: list[Tensor] = []
     found: list[str] = []

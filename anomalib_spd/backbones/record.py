@@ -1,17 +1,16 @@
-"""What is known of a backbone: one folder on a shelf, one record here.
+"""The record of a backbone: what is known of one folder of weights.
 
-A backbone is a folder ``NAME/{config.json, model.safetensors, README.md}``. ``config.json`` is timm's own format, so the
-folder also works without this package (``local-dir:FOLDER``); what timm has no field for stands under the key
-``anomalib_spd``. The folders beside this file ship in the wheel; to add a backbone to the catalogue, add its folder.
+A backbone is a folder ``NAME/{config.json, model.safetensors, README.md}``. ``config.json`` is timm's own format, so the folder
+also works without this package (``local-dir:FOLDER``); what timm has no field for is under the key ``anomalib_spd``. The folders
+in ``weights/`` ship in the wheel; to add a backbone to the catalogue, add its folder.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 from timm.models import PretrainedCfg
 
 from anomalib_spd.files import sha256_of
@@ -25,26 +24,60 @@ CATALOG_FOLDER = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a backbone's weights come from; every field may be empty for a user's own.
+    """The origin of a backbone's weights; fields that are unknown are empty.
+
+    Two fields identify a training. Whether a backbone is the outcome of one run: compare ``checkpoint_sha256`` with the
+    SHA-256 of the run's checkpoint. Whether it was made as a recipe says: :meth:`has_settings`. Text fields are for people and
+    are not compared.
 
     Args:
         sha256: of ``model.safetensors``, hexadecimal.
+        method: class name of the training, such as ``"CrossImageSPD"``.
+        settings: what decides the training's outcome, as JSON: at least the arguments of the method.
         data: images that the weights were trained on, and their licence.
-        recipe: how they were trained, in a line.
-        command: what made the file.
-        checkpoint: name and sha256 of the file that the weights were read from.
+        recipe: in a line, what ``method`` and ``settings`` do not say.
+        command: command line that made the backbone.
+        checkpoint: name of the file that the weights were read from.
+        checkpoint_sha256: of that file, hexadecimal.
     """
 
-    sha256: str
+    sha256: str = ""
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     recipe: str = ""
     command: str = ""
     checkpoint: str = ""
+    checkpoint_sha256: str = ""
+
+    def has_settings(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether the weights were trained with these settings, compared as JSON: a tuple equals a list."""
+        return bool(self.settings == plain_settings(settings))
+
+    def summary(self) -> str:
+        """Return method, settings and recipe in one line; empty where none is known."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        trained = ": ".join(filter(None, [self.method, settings]))
+        return "; ".join(filter(None, [trained, self.recipe]))
+
+    def made_from(self) -> str:
+        """Return name and SHA-256 of the file that the weights were read from; empty where it is not known."""
+        return ", sha256 ".join(filter(None, [self.checkpoint, self.checkpoint_sha256]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are known, as JSON holds them."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON holds them; what JSON cannot hold becomes its text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
+    return plain
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One backbone on a shelf.
+    """The record of one backbone.
 
     Args:
         name: what detectors are given, ``ARCHITECTURE`` or ``ARCHITECTURE.TAG`` of our own.
@@ -54,7 +87,7 @@ class Backbone:
         model_args: arguments of the architecture's entry point that the weights need.
         layers: timm's names of the layers at strides 8 and 16, those that PatchCore reads.
         n_features: channels that PaDiM keeps of strides 4, 8 and 16.
-        provenance: where the weights come from.
+        provenance: origin of the weights.
     """
 
     name: str
@@ -70,6 +103,11 @@ class Backbone:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS_FILE
+
+    @property
+    def license(self) -> str:
+        """SPDX identifier of the weights' licence, or ``"other"``."""
+        return self.pretrained_cfg.get("license") or "other"
 
     @classmethod
     def read(cls, folder: Path) -> "Backbone":
@@ -91,14 +129,14 @@ class Backbone:
                 n_features=ours["n_features"],
                 provenance=Provenance(**ours["provenance"]),
             )
-            backbone.timm_cfg()  # a field that timm does not know fails here, not while the shelf is registered
+            backbone.timm_cfg()  # a field that timm does not know fails here, not while names are registered
         except (OSError, KeyError, TypeError, ValueError) as error:
             msg = f"{folder} is not a backbone's folder: {type(error).__name__}: {error}"
             raise ValueError(msg) from error
         return backbone
 
     def timm_cfg(self, tag: str | None = None) -> PretrainedCfg:
-        """Return timm's record, pointing at the weights of this folder and at the stock architecture."""
+        """Return timm's record, with the weights of this folder and the stock architecture."""
         return PretrainedCfg(
             **self.pretrained_cfg | {"file": str(self.weights), "architecture": self.architecture, "tag": tag}
         )
@@ -120,35 +158,3 @@ class Backbone:
                 f"{found}, its config.json says {self.provenance.sha256}. Remove the backbone and add it again."
             )
             raise ValueError(msg)
-
-
-def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Find the layers that detectors read, from timm's own description of the architecture.
-
-    Returns:
-        ``layers``: names at strides 8 and 16; ``n_features``: what PaDiM keeps, 100 channels or all if there are fewer
-        (PaDiM paper, section 3.2: 100 random dimensions lose next to nothing for ResNet-18).
-    """
-    layers = layers_at((4, 8, 16), architecture, model_args)
-    return {
-        "layers": [layer["module"] for layer in layers if layer["reduction"] != 4],
-        "n_features": min(100, sum(layer["num_chs"] for layer in layers)),
-    }
-
-
-def layers_at(
-    strides: Iterable[int], architecture: str, model_args: dict[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """Return timm's records (``module``, ``num_chs``, ``reduction``) of the last layer at each stride.
-
-    A network that has none of the strides, as a transformer of 14-pixel patches, gives its very last layer.
-    """
-    model: Any = timm.create_model(architecture, features_only=True, **(model_args or {}))
-    layers = model.feature_info.get_dicts()
-    by_stride = {layer["reduction"]: layer for layer in layers}
-    return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
-
-
-def provenance_record(provenance: Provenance) -> dict[str, str]:
-    """Return a provenance as JSON writes it, without its empty fields."""
-    return {key: value for key, value in asdict(provenance).items() if value}

@@ -1,7 +1,7 @@
-"""Puts every backbone of the catalogue and of the user's own shelf on timm's shelf, under its name.
+"""The registry: every backbone of the catalogue and of the user's own, registered with timm under its name.
 
 Nothing in anomalib is touched: its detectors ask ``timm.create_model(name)``, and timm finds an entry of ours, which
-hands over to timm's own entry point of the architecture with our weights. What comes back is a stock timm model.
+delegates to timm's own entry point of the architecture with our weights. The result is a stock timm model.
 """
 
 import warnings
@@ -30,23 +30,23 @@ def registry_folder() -> Path:
 def available() -> dict[str, Backbone]:
     """Return every backbone by name: the catalogue's, then the user's own.
 
-    A folder that is not a backbone's, or cannot be read, is passed over with a warning: one bad folder must not keep the
+    A folder that is not a backbone's, or cannot be read, is skipped with a warning: one bad folder must not keep the
     package from being imported.
     """
     found = {folder.name: Backbone.read(folder) for folder in _folders(CATALOG_FOLDER)}
     try:
         own = _folders(registry_folder())
     except OSError as error:
-        warnings.warn(f"The shelf {registry_folder()} cannot be read: {error}", stacklevel=2)
+        warnings.warn(f"The registry {registry_folder()} cannot be read: {error}", stacklevel=2)
         own = []
     for folder in own:
         if folder.name in found:
-            warnings.warn(f"{folder} is passed over: the catalogue has a backbone of that name.", stacklevel=2)
+            warnings.warn(f"{folder} is skipped: the catalogue has a backbone of that name.", stacklevel=2)
             continue
         try:
             found[folder.name] = Backbone.read(folder)
         except ValueError as error:
-            warnings.warn(f"Passed over: {error}", stacklevel=2)
+            warnings.warn(f"Skipped: {error}", stacklevel=2)
     return found
 
 
@@ -58,28 +58,27 @@ def find(name: str) -> Backbone:
     """
     backbones = available()
     if name not in backbones:
-        msg = f"There is no backbone {name!r} on the shelf. There are: {', '.join(backbones)}."
-        raise ValueError(msg)
+        raise ValueError(f"There is no backbone {name!r} in the registry. There are: {', '.join(backbones)}.")
     return backbones[name]
 
 
 def is_stock(name: str) -> bool:
-    """Tell whether timm has an architecture of that name, a tag aside, that is not an entry of ours."""
+    """Return whether timm has an architecture of that name, a tag aside, that is not an entry of ours."""
     model_name = name.partition(".")[0]
     return is_model(model_name) and model_name not in default_cfgs
 
 
 def register() -> None:
-    """Register every available backbone with timm; again after the shelf has changed.
+    """Register every available backbone with timm; call it again after another process has changed the registry.
 
-    ``ARCH.TAG`` becomes a tag of the model ``ARCH``, as timm's own names are read. timm cannot forget a name: one whose
-    backbone was removed stays listed without weights, and says what happened when it is asked for.
+    ``ARCH.TAG`` becomes a tag of the model ``ARCH``, as in timm's own names. timm cannot forget a name: one whose backbone
+    was removed stays listed without weights, and creating it raises an error that says so.
     """
     by_model: dict[str, dict[str, Backbone]] = {model_name: {} for model_name in default_cfgs}
     for name, backbone in available().items():
         model_name, _, tag = name.partition(".")
         if is_stock(model_name):
-            warnings.warn(f"Backbone {name!r} is passed over: timm has a model {model_name!r}.", stacklevel=2)
+            warnings.warn(f"Backbone {name!r} is skipped: timm has a model {model_name!r}.", stacklevel=2)
             continue
         by_model.setdefault(model_name, {})[tag] = backbone
     for model_name, backbones in by_model.items():
@@ -93,15 +92,15 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
     default_tag = default_cfgs[model_name].tags[0] if backbones else ""
 
     def entrypoint(pretrained: bool = False, pretrained_cfg: Any = None, **kwargs: Any) -> nn.Module:
-        # a whole record that the caller gives names its own weights, and takes the architecture alone from here
+        # a whole record from the caller names its own weights, and takes the architecture alone from here
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
         if tag not in backbones or not backbones[tag].folder.is_dir():
             msg = (
-                f"There is no backbone '{model_name}{tag and '.'}{tag}' on the shelf {registry_folder()}: it was removed, "
-                f"or never added. There are: {', '.join(available())}."
+                f"There is no backbone '{model_name}{tag and '.'}{tag}' in the registry {registry_folder()}: it was "
+                f"removed, or never added. There are: {', '.join(available())}."
             )
             raise ValueError(msg)
-        # read anew: another process may have removed the backbone and added another under its name
+        # read again: another process may have removed the backbone and added another under its name
         backbone = Backbone.read(backbones[tag].folder)
         if pretrained_cfg is None or isinstance(pretrained_cfg, str):
             pretrained_cfg = backbone.timm_cfg(tag or None).to_dict()
@@ -112,14 +111,14 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = model_name
-    entrypoint.__doc__ = f"Backbone {model_name!r} of the anomalib_spd shelf, a stock timm model."
+    entrypoint.__doc__ = f"Backbone {model_name!r} of the anomalib_spd registry, a stock timm model."
     _publish(entrypoint)
 
 
 def _publish(entrypoint: Callable[..., nn.Module]) -> None:
     public_names = list(__all__)
     with warnings.catch_warnings():
-        # timm has no way to renew an entry but to overwrite it, and warns: here it is ours that is renewed
+        # timm can renew an entry only by overwriting it, and warns: here it is ours that is renewed
         warnings.filterwarnings(
             "ignore", message=f"Overwriting {entrypoint.__name__} in registry", category=UserWarning
         )
@@ -130,7 +129,7 @@ def _publish(entrypoint: Callable[..., nn.Module]) -> None:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """List the backbones' folders; a leading dot marks one that is being written or removed."""
+    """List the backbones' folders; a leading dot marks a folder that is being written or removed, and caches."""
     if not parent.is_dir():
         return []
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""What a backbone is made from: a checkpoint or an exported folder, the network it is for, and what it says of itself."""
+"""Sources of a backbone: a checkpoint or an exported folder, the network it is for, and what it states of itself."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anomalib_spd.backbones.checkpoints import read_checkpoint
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.backbones.record import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance
+from anomalib_spd.backbones.record import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance, plain_settings
 from anomalib_spd.backbones.registry import available, is_stock
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -25,69 +25,69 @@ OF_THE_WEIGHTS = {
 }
 
 
-@dataclass(frozen=True)
 class Network:
     """What timm needs to build a network.
 
     Args:
         architecture: timm's own name.
-        model_args: of its entry point, without the number of classes.
-        pretrained_cfg: timm's record: input size, statistics, names of the first convolution and of the classifier.
+        model_args: of its entry point; the number of classes is left out.
+        record: timm's: input size, statistics, names of the first convolution and of the classifier. Fields that hold for
+            certain weights are left out.
     """
 
-    architecture: str
-    model_args: dict[str, Any]
-    pretrained_cfg: dict[str, Any]
+    def __init__(self, architecture: str, model_args: dict[str, Any], record: dict[str, Any]) -> None:
+        self.architecture = architecture
+        self.model_args = {key: value for key, value in model_args.items() if key != "num_classes"}
+        self.record = {key: value for key, value in record.items() if key not in OF_THE_WEIGHTS}
 
     @property
     def statistics(self) -> Statistics:
         """Mean and standard deviation in the record."""
-        return tuple(self.pretrained_cfg["mean"]), tuple(self.pretrained_cfg["std"])
+        return tuple(self.record["mean"]), tuple(self.record["std"])
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments for ``timm.create_model(architecture, ...)``."""
-        return self.model_args | {"pretrained_cfg": self.pretrained_cfg | {"architecture": self.architecture}}
+        return self.model_args | {"pretrained_cfg": self.record | {"architecture": self.architecture}}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of weights and what is known of it.
+    """A file of weights and what it states of them; what it does not state is ``None`` or empty.
 
     Args:
         file: that the tensors were read from.
         tensors: by the file's own names.
-        network: that it states; ``None`` where it states none.
-        statistics: that it was trained with; ``None`` where that is not stated.
-        provenance: that it states.
-        license_id: that it states.
-        origin_url: that it states.
+        network: that the tensors are for.
+        statistics: mean and standard deviation that the weights were trained with.
+        provenance: origin of the weights.
+        license_id: SPDX identifier of the weights' licence.
+        origin_url: where the weights were published.
     """
 
     file: Path
     tensors: dict[str, Tensor]
     network: Network | None = None
     statistics: Statistics | None = None
-    provenance: Provenance = field(default=Provenance(sha256=""))
+    provenance: Provenance = field(default_factory=Provenance)
     license_id: str | None = None
     origin_url: str | None = None
 
 
 def find_network(name: str) -> Network:
-    """Return the network of a backbone on the shelf, or of an architecture of timm's, with or without a tag.
+    """Return the network of a backbone in the registry, or of an architecture of timm's, with or without a tag.
 
     Raises:
         ValueError: where there is neither, with the nearest names there are.
     """
-    on_shelf = available()
-    if name in on_shelf:
-        backbone = on_shelf[name]
-        return _network(backbone.architecture, backbone.model_args, backbone.pretrained_cfg)
+    registered = available()
+    if name in registered:
+        backbone = registered[name]
+        return Network(backbone.architecture, backbone.model_args, backbone.pretrained_cfg)
     if not is_stock(name):
-        known = sorted({*on_shelf, *timm.list_models()})
-        near = ", ".join(difflib.get_close_matches(name, known, n=5)) or "none"
+        near = ", ".join(difflib.get_close_matches(name, sorted({*registered, *timm.list_models()}), n=5)) or "none"
         msg = (
-            f"Unknown architecture {name!r}: expected a name of timm's or of the shelf. Near it: {near}. "
+            f"Unknown architecture {name!r}: expected a name of timm's or of the registry. Near it: {near}. "
             "`timm.list_models()` lists all."
         )
         raise ValueError(msg)
@@ -96,7 +96,7 @@ def find_network(name: str) -> Network:
     except RuntimeError as error:
         msg = f"{name!r}: {error} Give the architecture without its tag, {name.partition('.')[0]!r}."
         raise ValueError(msg) from error
-    return _network(name.partition(".")[0], {}, record.to_dict())
+    return Network(name.partition(".")[0], {}, record.to_dict())
 
 
 def read_source(path: Path, *, network_is_given: bool = False) -> Source:
@@ -104,7 +104,7 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
 
     Args:
         path: file or folder.
-        network_is_given: do without the network that a checkpoint names.
+        network_is_given: do not look up the network that a checkpoint names.
 
     Raises:
         ValueError: where it is damaged, or names a network that is unknown here.
@@ -116,15 +116,16 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
     settings = checkpoint.hyper_parameters
     if not isinstance(settings.get("backbone"), str):
         return Source(path, checkpoint.tensors)
-    shown = ", ".join(f"{key}={value}" for key, value in settings.items() if not key.startswith("_"))
-    method = str(settings.get("_class_path", "anomalib_spd")).rpartition(".")[-1]
     return Source(
         path,
         checkpoint.tensors,
         network=None if network_is_given else _network_of_checkpoint(settings["backbone"]),
-        # all training of this package normalises with them
+        # every training of this package normalizes with them
         statistics=(IMAGENET_MEAN, IMAGENET_STD),
-        provenance=Provenance(sha256="", recipe=f"{method}: {shown}"),
+        provenance=Provenance(
+            method=str(settings.get("_class_path", "anomalib_spd")).rpartition(".")[-1],
+            settings=plain_settings({key: value for key, value in settings.items() if not key.startswith("_")}),
+        ),
     )
 
 
@@ -145,34 +146,25 @@ def _read_folder(folder: Path) -> Source:
         known = {known.name for known in fields(PretrainedCfg)}
         cfg = PretrainedCfg(**{key: value for key, value in record.items() if key in known}).to_dict()
         stated = find_network(config["architecture"])
-        model_args = stated.model_args | config.get("model_args", {})
+        network = Network(stated.architecture, stated.model_args | config.get("model_args", {}), cfg)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         msg = (
             f"{folder} is not an exported backbone ({type(error).__name__}: {error}). Expected a folder with timm's "
             f"{CONFIG_FILE} and {WEIGHTS_FILE}."
         )
         raise ValueError(msg) from error
-    provenance = Provenance(sha256="")
+    provenance = Provenance()
     if "anomalib_spd" in config:
         backbone = Backbone.read(folder)
         backbone.verify()
         provenance = backbone.provenance
-    network = _network(stated.architecture, model_args, cfg)
-    tensors = read_checkpoint(folder / WEIGHTS_FILE).tensors
+    file = folder / WEIGHTS_FILE
     return Source(
-        folder / WEIGHTS_FILE,
-        tensors,
+        file,
+        read_checkpoint(file).tensors,
         network,
         network.statistics,
         provenance,
         cfg.get("license"),
         cfg.get("origin_url"),
-    )
-
-
-def _network(architecture: str, model_args: dict[str, Any], record: dict[str, Any]) -> Network:
-    return Network(
-        architecture,
-        {key: value for key, value in model_args.items() if key != "num_classes"},
-        {key: value for key, value in record.items() if key not in OF_THE_WEIGHTS},
     )

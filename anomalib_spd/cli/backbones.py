@@ -1,4 +1,4 @@
-"""The command ``anomalib-spd backbones``: what stands on the shelf, and what is put on it."""
+"""The command ``anomalib-spd backbones``: list, show, add, remove and export backbones."""
 
 import argparse
 import json
@@ -8,22 +8,22 @@ import sys
 import warnings
 from pathlib import Path
 
-from anomalib_spd.backbones.averaging import average
 from anomalib_spd.backbones.install import add, export, remove
-from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone, layers_at
+from anomalib_spd.backbones.layers import layers_at
+from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
 from anomalib_spd.backbones.registry import available, find, registry_folder
 from anomalib_spd.files import HOME_VARIABLE
 
 PROGRAM = "anomalib-spd backbones"
 
 DESCRIPTION = f"""\
-Manage the shelf: backbones that every detector of anomalib takes by name.
+Manage the registry: backbones that every detector of anomalib takes by name.
 
-Your own stand in the folder {{shelf}}
+Your own are in the folder {{registry}}
 ({HOME_VARIABLE} names another)."""
 
 ADD_DESCRIPTION = """\
-Put a backbone on your shelf.
+Add a backbone to your registry.
 
 CHECKPOINT is a file (.safetensors, or a PyTorch checkpoint of tensors only) or a folder with timm's config.json and
 model.safetensors. Known are: Lightning checkpoints of this package, plain state dicts, checkpoints of timm's training
@@ -41,18 +41,6 @@ examples:
   %(prog)s from_a_colleague exported_folder/
 """
 
-AVERAGE_DESCRIPTION = """\
-Put the mean of several backbones' weights on your shelf.
-
-They are of one network, and have gone on from the same weights: several trainings that differ in their seed, or a
-training and the backbone that it went on from. Without shares, all count alike."""
-
-AVERAGE_EXAMPLES = """\
-examples:
-  %(prog)s mine_mean mine_0 mine_1 mine_2
-  %(prog)s mine_kept mine=0.7 efficientnet_lite0_in1k=0.3
-"""
-
 
 def run(args: list[str]) -> int:
     """Run ``anomalib-spd backbones ...``; returns its exit status: 0, or 1 after an error. Wrong usage exits with 2.
@@ -62,15 +50,14 @@ def run(args: list[str]) -> int:
     """
     options = _parser().parse_args(args)
     options.command_line = shlex.join([*PROGRAM.split(), *args])
+    status = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             options.run(options)
             sys.stdout.flush()
-            status = 0
-        except BrokenPipeError:  # who reads it, such as head, has had enough; Python flushes once more at its end
+        except BrokenPipeError:  # the reader, such as head, has closed the pipe; Python flushes once more when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = 0
         except (ValueError, OSError) as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
             status = 1
@@ -80,11 +67,12 @@ def run(args: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         PROGRAM,
-        description=DESCRIPTION.format(shelf=registry_folder()),
+        description=DESCRIPTION.format(registry=registry_folder()),
         epilog=f"example: {PROGRAM} list",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=raw,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -93,9 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser(
         "show",
-        help="show what is known of a backbone, and how to use it",
-        description="Show what is known of a backbone, compare its weights with their checksum, and print the lines "
-        "that use it.",
+        help="show the record of a backbone, and how to use it",
+        description="Show the record of a backbone, compare its weights with their checksum, and print the lines that use it.",
         epilog=f"example: {PROGRAM} show efficientnet_lite0_in1k",
     )
     show.add_argument("name", metavar="NAME")
@@ -103,17 +90,17 @@ def _parser() -> argparse.ArgumentParser:
 
     adding = commands.add_parser(
         "add",
-        help="put a backbone on your shelf",
+        help="add a backbone to your registry",
         description=ADD_DESCRIPTION,
         epilog=ADD_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=raw,
     )
-    adding.add_argument("name", metavar="NAME", help="NAME or NAME.TAG; the tag tells recipe or data")
+    adding.add_argument("name", metavar="NAME", help="NAME or NAME.TAG; the tag names recipe or data")
     adding.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="file or exported folder")
     adding.add_argument(
         "--architecture",
         metavar="ARCH",
-        help="name of timm's or of the shelf; a folder and a checkpoint of this package name their own",
+        help="name of timm's or of the registry; a folder and a checkpoint of this package name their own",
     )
     adding.add_argument("--mean", nargs=3, type=float, metavar="M", help="of images in [0, 1], where not ImageNet's")
     adding.add_argument("--std", nargs=3, type=float, metavar="S", help="goes with --mean")
@@ -124,21 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--recipe", default="", help="how they were trained, in a line")
     adding.set_defaults(run=_add)
 
-    averaging = commands.add_parser(
-        "average",
-        help="put the mean of several backbones' weights on your shelf",
-        description=AVERAGE_DESCRIPTION,
-        epilog=AVERAGE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    averaging.add_argument("name", metavar="NAME", help="NAME or NAME.TAG")
-    averaging.add_argument(
-        "parts", metavar="BACKBONE[=SHARE]", nargs="+", type=_share, help="on the shelf, two or more"
-    )
-    averaging.set_defaults(run=_average)
-
     removing = commands.add_parser(
-        "remove", help="take a backbone of your own off the shelf", description="Delete a backbone of your own."
+        "remove", help="remove a backbone of your own", description="Delete a backbone of your own."
     )
     removing.add_argument("name", metavar="NAME")
     removing.set_defaults(run=_remove)
@@ -157,11 +131,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(_options: argparse.Namespace) -> None:
     rows = [("NAME", "ARCHITECTURE", "LAYERS", "N_FEATURES", "LICENCE", "WHERE")]
-    for name, backbone in available().items():
-        layers = ",".join(backbone.layers)
-        rows.append(
-            (name, backbone.architecture, layers, str(backbone.n_features), _licence(backbone), _where(backbone))
-        )
+    for name, each in available().items():
+        layers = ",".join(each.layers)
+        rows.append((name, each.architecture, layers, str(each.n_features), each.license, _where(each)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -176,12 +148,12 @@ def _show(options: argparse.Namespace) -> None:
         "input size": "x".join(map(str, backbone.pretrained_cfg.get("input_size", ("not stated",)))),
         "layers": ", ".join(backbone.layers),
         "n_features": backbone.n_features,
-        "licence": _licence(backbone),
+        "licence": backbone.license,
         "origin": backbone.pretrained_cfg.get("origin_url"),
         "data": provenance.data,
-        "recipe": provenance.recipe,
+        "recipe": provenance.summary(),
         "command": provenance.command,
-        "made from": provenance.checkpoint,
+        "made from": provenance.made_from(),
         "where": f"{backbone.folder} ({_where(backbone)})",
         "sha256": provenance.sha256,
     }
@@ -190,11 +162,10 @@ def _show(options: argparse.Namespace) -> None:
         print(f"  {key:<12}  {value or 'not stated'}")
     backbone.verify()
     print(f"  {'weights':<12}  as put there, the checksum is right\n")
-    name, layers = json.dumps(backbone.name), json.dumps(backbone.layers)
     padim = json.dumps([layer["module"] for layer in layers_at((4, 8, 16), backbone.architecture, backbone.model_args)])
     print("import anomalib_spd")
-    print(f"Patchcore(backbone={name}, layers={layers})")
-    print(f"Padim(backbone={name}, layers={padim}, n_features={backbone.n_features})")
+    print(_patchcore(backbone))
+    print(f"Padim(backbone={json.dumps(backbone.name)}, layers={padim}, n_features={backbone.n_features})")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -212,26 +183,7 @@ def _add(options: argparse.Namespace) -> None:
         command=options.command_line,
     )
     print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}")
-    print(f"Use it: Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})")
-
-
-def _share(text: str) -> tuple[str, float]:
-    name, equals, share = text.partition("=")
-    try:
-        return name, float(share) if equals else 1.0
-    except ValueError:
-        msg = f"{share!r} is no share of {name!r}: expected a number, such as {name}=0.7"
-        raise argparse.ArgumentTypeError(msg) from None
-
-
-def _average(options: argparse.Namespace) -> None:
-    names = [name for name, _ in options.parts]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        msg = f"{', '.join(twice)}: given twice. Give each backbone once, with its share: NAME=SHARE."
-        raise ValueError(msg)
-    backbone = average(options.name, dict(options.parts), command=options.command_line)
-    print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}: {backbone.provenance.recipe}")
-    print(f"Use it: Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})")
+    print(f"Use it: {_patchcore(backbone)}")
 
 
 def _remove(options: argparse.Namespace) -> None:
@@ -244,9 +196,9 @@ def _export(options: argparse.Namespace) -> None:
     print(f"Use it without the plugin: backbone={json.dumps(f'local-dir:{options.folder}')}")
 
 
-def _licence(backbone: Backbone) -> str:
-    return backbone.pretrained_cfg.get("license") or "other"
-
-
 def _where(backbone: Backbone) -> str:
     return "catalogue" if backbone.folder.parent == CATALOG_FOLDER else "own"
+
+
+def _patchcore(backbone: Backbone) -> str:
+    return f"Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})"

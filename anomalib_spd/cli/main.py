@@ -1,29 +1,25 @@
-"""The command ``anomalib-spd``: stock anomalib's subcommands with the shelf loaded, and our own beside them."""
+"""The command ``anomalib-spd``: commands of this package, and stock anomalib's with our backbones registered.
 
+Only what a command needs is imported: the console script answers ``--help`` and ``--version`` without importing torch.
+"""
+
+import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from anomalib_spd import __version__
+from anomalib_spd.version import __version__
 
-USAGE = """\
-anomalib-spd {version}
-
-usage: anomalib-spd COMMAND ...
-
-commands of this package:
-  pretrain    train a backbone to see small local differences
-  finetune    adapt a backbone to normal images, of which patches are moved (CutSwap, CutPaste)
-  twoclass    train and test a classifier or a segmenter on normal and defective images
-  backbones   list, show, add, remove or export the backbones on the shelf
-  benchmark   measure a grid of backbones, detectors, categories and seeds
-  report      tables and pictures of a grid's results
-
-commands of stock anomalib, with the shelf loaded:
-  train, fit, validate, test, predict, export, ...
-
-Every command has its own --help.
-"""
+#: command -> its line in the help; ``anomalib_spd.cli.COMMAND`` has a function ``run(args) -> status``
+COMMANDS = {
+    "pretrain": "train a backbone to be sensitive to small local differences",
+    "finetune": "adapt a backbone to normal images, with patches moved (CutSwap, CutPaste)",
+    "twoclass": "train and test a classifier or a segmenter on normal and defective images",
+    "backbones": "list, show, add, remove or export backbones",
+    "benchmark": "measure a grid of backbones, detectors, categories and seeds",
+    "report": "make tables and pictures of a grid's results",
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -31,71 +27,33 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Args:
         args: what follows ``anomalib-spd``; by default those of the process.
+
+    Raises:
+        SystemExit: after ``--help`` and ``--version`` with 0, after wrong usage with 2.
     """
     command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
-    if command in {"-h", "--help"}:
-        print(USAGE.format(version=__version__))
-        return 0
-    if command == "--version":
-        print(__version__)
-        return 0
-    own: dict[str, Callable[[list[str]], int]] = {
-        "pretrain": pretrain,
-        "finetune": finetune,
-        "twoclass": twoclass,
-        "backbones": backbones,
-        "benchmark": benchmark,
-        "report": report,
-    }
-    if command in own:
-        # anomalib's import of its own parts, of no use to who runs a command
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
-        return own[command](rest)
-    from anomalib.cli.cli import AnomalibCLI
-    from anomalib.loggers import configure_logger
-
-    configure_logger()
-    AnomalibCLI([command, *rest])
+    if command.startswith("-"):
+        _parser().parse_args([command, *rest])
+    # anomalib's and timm's warnings about their own parts mean nothing to who runs a command
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
+    import_module("anomalib_spd.backbones")  # registers the names
+    if command in COMMANDS:
+        status: int = import_module(f"anomalib_spd.cli.{command}").run(rest)
+        return status
+    import_module("anomalib.loggers").configure_logger()
+    import_module("anomalib.cli.cli").AnomalibCLI([command, *rest])
     return 0
 
 
-def pretrain(args: list[str]) -> int:
-    """Train a backbone: ``anomalib-spd pretrain --config FILE``."""
-    from anomalib_spd.cli.pretrain import run
-
-    return run(args)
-
-
-def finetune(args: list[str]) -> int:
-    """Adapt a backbone to normal images: ``anomalib-spd finetune --config FILE --data DATA --name NAME``."""
-    from anomalib_spd.cli.finetune import run
-
-    return run(args)
-
-
-def twoclass(args: list[str]) -> int:
-    """Train and test a model on normal and defective images: ``anomalib-spd twoclass --config FILE``."""
-    from anomalib_spd.cli.twoclass import run
-
-    return run(args)
-
-
-def backbones(args: list[str]) -> int:
-    """Manage the shelf: ``anomalib-spd backbones list``."""
-    from anomalib_spd.cli.backbones import run
-
-    return run(args)
-
-
-def benchmark(args: list[str]) -> int:
-    """Measure a grid: ``anomalib-spd benchmark --config FILE``."""
-    from anomalib_spd.cli.benchmark import run
-
-    return run(args)
-
-
-def report(args: list[str]) -> int:
-    """Tables and pictures of a grid: ``anomalib-spd report RESULTS``."""
-    from anomalib_spd.cli.report import run
-
-    return run(args)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "anomalib-spd",
+        description="Backbones that are sensitive to small local differences, for stock anomalib.",
+        epilog="Commands of stock anomalib (train, fit, validate, test, predict, export, ...) work as `anomalib COMMAND`, "
+        "with our backbones registered. Every command has its own --help.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands of this package", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    return parser

@@ -1,13 +1,12 @@
 """Pre-processing for stock anomalib detectors that says in plain numbers what reaches the backbone."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import timm
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Transform
 
+from anomalib_spd.backbones.layers import check_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -54,31 +53,3 @@ class BackbonePreProcessor(PreProcessor):
         backbone, layers = hparams.get("backbone"), hparams.get("layers") or hparams.get("layer")
         if isinstance(backbone, str) and layers:
             check_layers(backbone, [layers] if isinstance(layers, str) else list(layers))
-
-
-def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
-    """Check that a backbone has the layers, named in the order in which anomalib reads them.
-
-    Args:
-        backbone: name on the shelf or in timm.
-        layers: timm's names of feature layers; numbers, which stand for themselves, are passed over, and so are the
-            blocks of transformers, which anomalib finds in another way.
-
-    Raises:
-        ValueError: for a layer that the backbone does not have, and for layers out of order, whose maps anomalib would
-            confuse.
-    """
-    names = [layer for layer in layers if isinstance(layer, str)]
-    # the same test by which anomalib's TimmFeatureExtractor tells transformers
-    if not names or "vit" in backbone.lower():
-        return
-    extractor: Any = timm.create_model(backbone, features_only=True)
-    known = extractor.feature_info.module_name()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
-        raise ValueError(msg)
-    in_order = sorted(set(names), key=known.index)
-    if names != in_order:
-        msg = f"Give the layers of backbone {backbone!r} once each and from first to last: {in_order}. Got {names}."
-        raise ValueError(msg)

@@ -8,7 +8,7 @@ from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer, seed_everything
 
 from anomalib_spd import backbones
-from anomalib_spd.backbones.placing import check_name
+from anomalib_spd.backbones.names import check_name
 from anomalib_spd.backbones.record import Backbone
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.files import sha256_of
@@ -104,4 +104,4 @@ def check_new_name(name: str, folder: Path | str) -> bool:
 
 def _is_made_of(name: str, checkpoint: Path) -> bool:
     """Return whether a registered backbone was made of a checkpoint."""
-    return checkpoint.is_file() and sha256_of(checkpoint) in backbones.find(name).provenance.checkpoint
+    return checkpoint.is_file() and sha256_of(checkpoint) == backbones.find(name).provenance.checkpoint_sha256

@@ -107,7 +107,7 @@ class CategoryAdaptation(TrainingModule):
         self.save_hyperparameters(ignore=["saliency_cache"])
         self.reader = LayerReader(backbone, layers)
         self.encoder: Any = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
-        self.reader.freeze_the_rest(self.encoder, frozen)
+        self.reader.freeze_unused(self.encoder, frozen)
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
         self.patches, self.memory, self.eta, self.temperature = patches, memory, eta, temperature
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

@@ -20,7 +20,7 @@ from anomalib_spd.augmentation import RandomCutPaste, RandomCutPasteScar, Random
 from anomalib_spd.augmentation.change_mask import visibly_changed
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.backbones.layer_reader import LayerReader
-from anomalib_spd.backbones.layer_scales import scale_layers
+from anomalib_spd.backbones.layer_scales import rescale_layers
 from anomalib_spd.losses import distillation, localization_loss, patch_distance
 from anomalib_spd.pretraining.base import SPDPretraining
 
@@ -36,7 +36,7 @@ class DenseSPD(SPDPretraining):
     :func:`~anomalib_spd.losses.local.localization_loss`. The pooled feature, which the paper compares, does not say where.
 
     PatchCore weighs the layers that it joins by the size of their numbers, which is whatever training has left. So before
-    the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.scale_layers`:
+    the first step the layers are brought to one energy, see :func:`~anomalib_spd.backbones.layer_scales.rescale_layers`:
     otherwise a training could seem to help by a change of sizes alone. They are brought back to it at the end of each
     epoch; the control is given the same.
 
@@ -79,10 +79,10 @@ class DenseSPD(SPDPretraining):
         super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum=0.9, weight_decay=weight_decay)
         self.layers, self.equalize, self.patches, self.temperature = list(layers), equalize, patches, temperature
         self.reader = LayerReader(backbone, layers)
-        self.reader.freeze_the_rest(self.encoder, frozen)
+        self.reader.freeze_unused(self.encoder, frozen)
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False)
         if equalize:  # refused now or never
-            scale_layers(self.teacher, dict.fromkeys(layers, 1.0))
+            rescale_layers(self.teacher, dict.fromkeys(layers, 1.0))
         # of the teacher's layers, 0 before the first step; and sums of the encoder's over the steps of an epoch
         self.register_buffer("energies", torch.zeros(len(layers)))
         self.register_buffer("sums", torch.zeros(len(layers)))
@@ -188,7 +188,7 @@ class DenseSPD(SPDPretraining):
     def _scale(self, network: nn.Module, energies: Tensor) -> None:
         """Bring a network's layers, whose energies ``(L,)`` are in these ratios, to one, their geometric mean."""
         factors = (energies.log().mean().exp() / energies).sqrt()
-        scale_layers(network, dict(zip(self.layers, factors, strict=True)))
+        rescale_layers(network, dict(zip(self.layers, factors, strict=True)))
 
     def _of_all(self, mine: Tensor) -> Tensor:
         """Return the mean over all processes."""

@@ -11,9 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from anomalib_spd.backbones.layers import check_layers
 from anomalib_spd.data.masks import has_masks
 from anomalib_spd.detectors import FastPatchcore
-from anomalib_spd.detectors.pre_processing import BackbonePreProcessor, check_layers
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.metrics import AUROC, AUPR_step
 
 SEED = 0

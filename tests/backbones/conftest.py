@@ -1,4 +1,4 @@
-"""What the tests of the shelf share: a shelf of their own, networks that differ from one another, checkpoint files."""
+"""What the tests of the registry share: a registry of their own, networks that differ from one another, checkpoint files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +15,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(autouse=True)
-def shelf(tmp_path: Path) -> Iterator[Path]:
-    """An empty shelf for each test; it does not exist until something is put there."""
-    folder = tmp_path / "home" / "shelf"
+def registry(tmp_path: Path) -> Iterator[Path]:
+    """An empty registry for each test; it does not exist until something is put there."""
+    folder = tmp_path / "home" / "registry"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANOMALIB_SPD_HOME", str(folder))
         register()

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from anomalib_spd.backbones import Backbone, Provenance
 from anomalib_spd.backbones.export import write_folder
-from anomalib_spd.backbones.record import layers_at, sha256_of
+from anomalib_spd.backbones.layers import layers_at
+from anomalib_spd.files import sha256_of
 
-PROVENANCE = Provenance(sha256="", data="own photographs", recipe="by hand")
+PROVENANCE = Provenance(data="own photographs", recipe="by hand")
 
 
 @pytest.fixture

@@ -30,15 +30,15 @@ def features(name: str, images: Tensor) -> list[Tensor]:
     return maps
 
 
-def test_add(save: Any, make_model: Any, images: Tensor, shelf: Path) -> None:
+def test_add(save: Any, make_model: Any, images: Tensor, registry: Path) -> None:
     backbone = add("mine_spd", save(), "test_efficientnet")
-    assert content(shelf).keys() == {
+    assert content(registry).keys() == {
         "mine_spd",
         "mine_spd/config.json",
         "mine_spd/model.safetensors",
         "mine_spd/README.md",
     }
-    assert backbone == find("mine_spd") == Backbone.read(shelf / "mine_spd")
+    assert backbone == find("mine_spd") == Backbone.read(registry / "mine_spd")
     assert backbone.layers == ("blocks.2", "blocks.3")
     backbone.verify()
     source = make_model()
@@ -66,13 +66,17 @@ def test_provenance(save: Any) -> None:
         data="own photographs",
         recipe="by hand",
         command="make",
+        settings={"layers": ("a", "b"), "folder": Path("x")},
         description="It sees scratches.",
     )
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert backbone.provenance.data == "own photographs"
     assert backbone.provenance.recipe == "by hand"
     assert backbone.provenance.command == "make"
-    assert backbone.provenance.checkpoint == f"weights.pth, sha256 {sha256}"
+    assert backbone.provenance.settings == {"layers": ["a", "b"], "folder": "x"}
+    assert backbone.provenance.has_settings({"layers": ("a", "b"), "folder": Path("x")})
+    assert not backbone.provenance.has_settings({"layers": ("a", "b")})
+    assert (backbone.provenance.checkpoint, backbone.provenance.checkpoint_sha256) == ("weights.pth", sha256)
     assert backbone.pretrained_cfg["license"] == "cc-by-4.0"
     assert backbone.pretrained_cfg["origin_url"] == "https://example.org"
     card = (backbone.folder / "README.md").read_text()
@@ -106,19 +110,19 @@ def test_torchvision_and_fine_tuned_weights(save: Any, images: Tensor) -> None:
     torch.testing.assert_close(model(images), source(images))
 
 
-def test_modes_follow_the_umask(save: Any, shelf: Path, tmp_path: Path) -> None:
+def test_modes_follow_the_umask(save: Any, registry: Path, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         add("mine_spd", save(), "test_efficientnet")
         export("mine_spd", tmp_path / "parcel")
     finally:
         os.umask(before)
-    for folder in (shelf / "mine_spd", tmp_path / "parcel"):
+    for folder in (registry / "mine_spd", tmp_path / "parcel"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o750
         assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o640}
 
 
-def test_two_processes_add_one_name(save: Any, make_model: Any, shelf: Path, images: Tensor) -> None:
+def test_two_processes_add_one_name(save: Any, make_model: Any, registry: Path, images: Tensor) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
     runs = [
@@ -132,28 +136,28 @@ def test_two_processes_add_one_name(save: Any, make_model: Any, shelf: Path, ima
         run.join(30)
     (winner,) = [recipe for recipe, error in outcome.items() if not error]
     (error,) = [error for error in outcome.values() if error]
-    assert "'raced_spd' is taken on your shelf" in error
-    assert sorted(f.name for f in shelf.iterdir()) == ["raced_spd"]
-    backbone = Backbone.read(shelf / "raced_spd")
+    assert "'raced_spd' is taken in your registry" in error
+    assert sorted(f.name for f in registry.iterdir()) == ["raced_spd"]
+    backbone = Backbone.read(registry / "raced_spd")
     backbone.verify()
     assert backbone.provenance.recipe == winner
     model = timm.create_model(f"local-dir:{backbone.folder}", pretrained=True).eval()
     assert torch.equal(model(images), make_model(seed=int(winner))(images))
 
 
-def test_remove(save: Any, shelf: Path) -> None:
+def test_remove(save: Any, registry: Path) -> None:
     add("mine_spd", save(), "test_efficientnet")
     add("tagged_spd.a", save(), "test_efficientnet")
     add("tagged_spd.b", save(), "test_efficientnet")
     remove("mine_spd")
     remove("tagged_spd.a")
-    assert [f.name for f in shelf.iterdir()] == ["tagged_spd.b"]
+    assert [f.name for f in registry.iterdir()] == ["tagged_spd.b"]
     assert "mine_spd" not in available()
     assert not timm.list_models("mine_spd*", pretrained=True)
     for name in ("mine_spd", "tagged_spd.a"):
         for pretrained in (True, False):
             with pytest.raises(
-                ValueError, match=f"no backbone '{name}' on the shelf .*removed, or never added. There are"
+                ValueError, match=f"no backbone '{name}' in the registry .*removed, or never added. There are"
             ):
                 timm.create_model(name, pretrained=pretrained)
     timm.create_model("tagged_spd", pretrained=True)
@@ -162,17 +166,17 @@ def test_remove(save: Any, shelf: Path) -> None:
     timm.create_model("mine_spd", pretrained=True)
 
 
-def test_removed_or_renewed_by_another_process(save: Any, make_model: Any, shelf: Path, images: Tensor) -> None:
+def test_removed_or_renewed_by_another_process(save: Any, make_model: Any, registry: Path, images: Tensor) -> None:
     backbone = add("mine_spd", save(), "test_efficientnet")
     other = add("other_spd", save(seed=1), "test_efficientnet")
     shutil.rmtree(backbone.folder)
-    with pytest.raises(ValueError, match="no backbone 'mine_spd' on the shelf"):
+    with pytest.raises(ValueError, match="no backbone 'mine_spd' in the registry"):
         timm.create_model("mine_spd", pretrained=True)
     other.folder.rename(backbone.folder)
     assert torch.equal(timm.create_model("mine_spd", pretrained=True).eval()(images), make_model(seed=1)(images))
 
 
-def test_remove_refuses(save: Any, shelf: Path, tmp_path: Path) -> None:
+def test_remove_refuses(save: Any, registry: Path, tmp_path: Path) -> None:
     add("mine_spd", save(), "test_efficientnet")
     with pytest.raises(ValueError, match="belongs to the package"):
         remove("efficientnet_lite0_in1k")
@@ -181,16 +185,16 @@ def test_remove_refuses(save: Any, shelf: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="There is no backbone"):
             remove(name)
     assert (tmp_path / "precious").is_dir()
-    assert [f.name for f in shelf.iterdir()] == ["mine_spd"]
+    assert [f.name for f in registry.iterdir()] == ["mine_spd"]
 
 
-def test_broken_and_linked_folders_can_be_removed(save: Any, shelf: Path, tmp_path: Path) -> None:
+def test_broken_and_linked_folders_can_be_removed(save: Any, registry: Path, tmp_path: Path) -> None:
     target = add("mine_spd", save(), "test_efficientnet").folder.rename(tmp_path / "elsewhere")
-    (shelf / "linked_spd").symlink_to(target)
-    (shelf / "broken_spd").mkdir()
+    (registry / "linked_spd").symlink_to(target)
+    (registry / "broken_spd").mkdir()
     remove("linked_spd")
     remove("broken_spd")
-    assert not list(shelf.iterdir())
+    assert not list(registry.iterdir())
     assert len(list(target.iterdir())) == 3
 
 
@@ -254,12 +258,12 @@ with torch.no_grad():
 
 
 def test_stock_anomalib_reads_every_folder_without_the_plugin(
-    save: Any, shelf: Path, tmp_path: Path, images: Tensor
+    save: Any, registry: Path, tmp_path: Path, images: Tensor
 ) -> None:
     add("mine_spd", save(), "test_efficientnet")
     expected = features("mine_spd", images)
     torch.save(images, tmp_path / "images.pt")
-    paths = [shelf / "mine_spd", tmp_path / "images.pt", tmp_path / "out.pt"]
+    paths = [registry / "mine_spd", tmp_path / "images.pt", tmp_path / "out.pt"]
     subprocess.run([sys.executable, "-c", PLUGIN_FREE, *map(str, paths)], check=True, cwd=tmp_path)
     found = torch.load(tmp_path / "out.pt")
     # another process may share its work among threads in another way: the last digits may differ

@@ -64,7 +64,7 @@ def test_the_pass_ends_behind_the_last_of_them(name: str, layers: list[str], beh
 def test_what_is_trained_is_what_the_maps_are_made_of(name: str, layers: list[str], behind: list[str]) -> None:
     model, reader = network(name), LayerReader(name, layers)
     before = copy.deepcopy(model.state_dict())
-    reader.freeze_the_rest(model)
+    reader.freeze_unused(model)
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     assert all(each.grad is None for each in model.parameters())
@@ -83,7 +83,7 @@ def test_what_is_trained_is_what_the_maps_are_made_of(name: str, layers: list[st
     assert not any(key.startswith(f"{part}.") for key in matter for part in behind)
 
     stem = {"test_efficientnet": ("conv_stem.", "bn1."), "test_resnet": ("conv1.", "bn1."), "test_convnext": ("stem.",)}
-    reader.freeze_the_rest(model, [part[:-1] for part in stem[name]])
+    reader.freeze_unused(model, [part[:-1] for part in stem[name]])
     assert trained(model) == {key for key in matter if not key.startswith(stem[name])} < matter
 
 
@@ -94,7 +94,7 @@ def trained(model: Any) -> set[str]:
 def test_what_was_frozen_before_stays_so() -> None:
     model = network("test_efficientnet")
     model.blocks[1].requires_grad_(False)
-    LayerReader("test_efficientnet", ["blocks.2"]).freeze_the_rest(model)
+    LayerReader("test_efficientnet", ["blocks.2"]).freeze_unused(model)
     parts = ("conv_stem.", "bn1.", "blocks.0.", "blocks.2.")
     assert trained(model) == {key for key, _ in model.named_parameters() if key.startswith(parts)}
 
@@ -117,11 +117,11 @@ def test_layers_that_are_not_there_or_not_in_order_are_refused(layers: list[str]
     [
         (
             ["conv_stem", "blocks.9"],
-            r"EfficientNet has no part 'blocks\.9' to be frozen\. It has: conv_stem, bn1, blocks,",
+            r"EfficientNet has no part 'blocks\.9' to freeze\. It has: conv_stem, bn1, blocks,",
         ),
-        (["conv_stem", "bn1", "blocks"], r"Nothing of blocks\.1, blocks\.2 is left to be trained"),
+        (["conv_stem", "bn1", "blocks"], r"Nothing of blocks\.1, blocks\.2 is left to train"),
     ],
 )
 def test_parts_that_cannot_be_frozen_are_refused(frozen: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LayerReader("test_efficientnet", ["blocks.1", "blocks.2"]).freeze_the_rest(network("test_efficientnet"), frozen)
+        LayerReader("test_efficientnet", ["blocks.1", "blocks.2"]).freeze_unused(network("test_efficientnet"), frozen)

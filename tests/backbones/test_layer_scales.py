@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from anomalib_spd.backbones.layer_scales import scale_layers
+from anomalib_spd.backbones.layer_scales import rescale_layers
 
 
 def _network(name: str) -> Any:
@@ -26,7 +26,7 @@ def test_only_the_layers_themselves_change(name: str) -> None:
     factors = {f"blocks.{stages[-3]}": 3.0, f"blocks.{stages[-2]}": torch.tensor(0.2), f"blocks.{stages[-1]}": 7.0}
     with torch.no_grad():
         before, maps = network(images), network.forward_intermediates(images, intermediates_only=True)
-        scale_layers(network, factors)
+        rescale_layers(network, factors)
         after, scaled = network(images), network.forward_intermediates(images, intermediates_only=True)
     torch.testing.assert_close(after, before)
     for stage, map_before, map_after in zip(stages, maps, scaled, strict=True):
@@ -37,7 +37,7 @@ def test_only_the_layers_themselves_change(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "scales", "message"),
     [
-        ("resnet18", {"layer1": 2.0}, "Cannot scale the layers of ResNet"),
+        ("resnet18", {"layer1": 2.0}, "Cannot rescale the layers of ResNet"),
         ("efficientnet_lite0", {"blocks.9": 2.0}, "Expected a stage, one of blocks.0, .*'blocks.9'"),
         ("efficientnet_lite0", {"blocks.2": 0.0}, "a positive factor, got 'blocks.2': 0.0"),
         ("efficientnet_lite0", {"blocks.2": float("nan")}, "a positive factor"),
@@ -50,6 +50,6 @@ def test_what_cannot_be_scaled_is_refused_and_nothing_changed(
     network = _network(name)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        scale_layers(network, {"blocks.1": 2.0, **scales} if name != "resnet18" else scales)
+        rescale_layers(network, {"blocks.1": 2.0, **scales} if name != "resnet18" else scales)
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[key]), key

@@ -26,7 +26,7 @@ def normalized(images: Tensor, mean: Any, std: Any) -> Tensor:
 
 
 def smooth_images(size: int, count: int = 2) -> Tensor:
-    """Images that are random but smooth, as photographs are, in [0, 1]."""
+    """Images that are random but smooth, like photographs, in [0, 1]."""
     coarse = torch.rand(count, 3, size // 16, size // 16, generator=torch.Generator().manual_seed(0))
     return F.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
 

@@ -1,4 +1,4 @@
-"""What `add` refuses, and that a refusal or a failure leaves the shelf as it was."""
+"""What `add` refuses, and that a refusal or a failure leaves the registry as it was."""
 
 import errno
 import shutil
@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
-from anomalib_spd.backbones import add, available, export, install, remove
+from anomalib_spd.backbones import add, available, export, remove
 from tests.backbones.conftest import content
 
 HALF = (0.5, 0.5, 0.5)
@@ -33,7 +34,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "stock name": ({"name": "resnet18"}, "model of timm's own.*'resnet18_spd'"),
     "stock name, tag": ({"name": "resnet18.spd"}, "model of timm's own.*'resnet18_spd.spd'"),
     "catalogue name": ({"name": "efficientnet_lite0_in1k"}, "is taken in the catalogue"),
-    "vit": ({"name": "activity_spd"}, "contains 'vit', by which anomalib tells vision transformers.*EfficientNet"),
+    "vit": ({"name": "activity_spd"}, "contains 'vit', by which anomalib recognizes vision transformers.*EfficientNet"),
     "VIT": ({"name": "x_spd.graVITy"}, "contains 'vit'"),
     "dinov2": ({"name": "dinov2_spd"}, "contains 'dinov2'"),
 } | {
@@ -60,11 +61,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("shelf_exists", [True, False])
-def test_refused(case: str, shelf_exists: bool, save: Any, make_model: Any, shelf: Path) -> None:
-    if shelf_exists:
-        shutil.copytree(next(iter(available().values())).folder, shelf / "other_spd")
-    before = content(shelf)
+@pytest.mark.parametrize("registry_exists", [True, False])
+def test_refused(case: str, registry_exists: bool, save: Any, make_model: Any, registry: Path) -> None:
+    if registry_exists:
+        shutil.copytree(next(iter(available().values())).folder, registry / "other_spd")
+    before = content(registry)
     call, message = REFUSED[case]
     call = {"name": "mine_spd", "architecture": "test_efficientnet"} | call
     tensors = make_model().state_dict() | dict([call.pop("with")] if "with" in call else [])
@@ -74,16 +75,18 @@ def test_refused(case: str, shelf_exists: bool, save: Any, make_model: Any, shel
         path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises((ValueError, OSError), match=f"(?s){message}"):
         add(**{"checkpoint": path} | call)
-    assert content(shelf) == before
-    assert shelf.exists() == shelf_exists
+    assert content(registry) == before
+    assert registry.exists() == registry_exists
 
 
-def test_taken(save: Any, shelf: Path) -> None:
+def test_taken(save: Any, registry: Path) -> None:
     add("mine_spd", save(), "test_efficientnet")
-    before = content(shelf)
-    with pytest.raises(ValueError, match=r"'mine_spd' is taken on your shelf.*anomalib-spd backbones remove mine_spd"):
+    before = content(registry)
+    with pytest.raises(
+        ValueError, match=r"'mine_spd' is taken in your registry.*anomalib-spd backbones remove mine_spd"
+    ):
         add("mine_spd", save(seed=1), "test_efficientnet")
-    assert content(shelf) == before
+    assert content(registry) == before
 
 
 def test_vision_transformers_may_say_what_they_are(save: Any) -> None:
@@ -91,39 +94,43 @@ def test_vision_transformers_may_say_what_they_are(save: Any) -> None:
     add("my_vit_spd", path, "test_vit", mean=HALF, std=HALF)
 
 
-def test_networks_that_cannot_take_statistics(save: Any, shelf: Path) -> None:
+def test_networks_that_cannot_take_statistics(save: Any, registry: Path) -> None:
     with pytest.raises(ValueError, match="no bias and no batch norm behind it"):
         add("mine_spd", save(architecture="test_efficientnet_gn"), "test_efficientnet_gn", mean=HALF, std=HALF)
-    assert not shelf.exists()
+    assert not registry.exists()
 
 
-def test_networks_without_feature_maps(save: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: Any) -> None:
-        raise RuntimeError("features_only not implemented")
+def test_networks_without_feature_maps(save: Any, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_model = timm.create_model
 
-    monkeypatch.setattr(install, "describe_layers", refuse)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("features_only"):
+            raise RuntimeError("features_only not implemented")
+        return create_model(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(ValueError, match="timm gives no feature maps of test_efficientnet"):
         add("mine_spd", save(), "test_efficientnet")
-    assert not shelf.exists()
+    assert not registry.exists()
 
 
-@pytest.mark.parametrize("below", ["", "shelf"])
-def test_shelf_that_is_no_folder(below: str, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("below", ["", "registry"])
+def test_a_registry_that_is_no_folder(below: str, save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("ANOMALIB_SPD_HOME", str(tmp_path / "file" / below))
-    with pytest.raises(OSError, match=r"Cannot write to the shelf .*file.*Set ANOMALIB_SPD_HOME to a folder"):
+    with pytest.raises(OSError, match=r"Cannot write to the registry .*file.*Set ANOMALIB_SPD_HOME to a folder"):
         add("mine_spd", save(), "test_efficientnet")
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_shelf_without_permission(save: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_without_permission(save: Any, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add("mine_spd", save(), "test_efficientnet")
-    before = content(shelf)
+    before = content(registry)
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    message = r"Cannot write to the shelf .*shelf: Permission denied. Set ANOMALIB_SPD_HOME"
+    message = r"Cannot write to the registry .*registry: Permission denied. Set ANOMALIB_SPD_HOME"
     path = save()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refuse)
@@ -134,25 +141,25 @@ def test_shelf_without_permission(save: Any, shelf: Path, monkeypatch: pytest.Mo
         add("other_spd", path, "test_efficientnet")
     with pytest.raises(PermissionError, match=message):
         remove("mine_spd")
-    assert content(shelf) == before
+    assert content(registry) == before
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_failure_while_writing(
-    error: BaseException, save: Any, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, save: Any, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save()
     add("mine_spd", path, "test_efficientnet")
-    before = content(shelf)
+    before = content(registry)
 
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise error
 
     monkeypatch.setattr("shutil.copymode", fail)
     monkeypatch.setattr("shutil.copyfile", fail)
-    with pytest.raises(type(error), match=r"Cannot write to the shelf .*No space|^$"):
+    with pytest.raises(type(error), match=r"Cannot write to the registry .*No space|^$"):
         add("other_spd", path, "test_efficientnet")
     with pytest.raises(type(error), match=r"Cannot write .*parcel: No space|^$"):
         export("mine_spd", tmp_path / "parcel")
-    assert content(shelf) == before
+    assert content(registry) == before
     assert not [f for f in tmp_path.iterdir() if "parcel" in f.name]

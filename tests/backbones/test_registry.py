@@ -1,4 +1,4 @@
-"""What timm, and so anomalib, sees of the shelf."""
+"""What timm, and so anomalib, sees of the registry."""
 
 import json
 import shutil
@@ -14,12 +14,13 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from anomalib_spd.backbones import Backbone, add, available, find, register, registry, registry_folder
+from anomalib_spd.backbones import Backbone, add, available, find, register, registry_folder
+from anomalib_spd.backbones import registry as registry_module
 
 NAME = "efficientnet_lite0_in1k"
 
 
-def test_the_catalogue_is_on_timms_shelf() -> None:
+def test_the_catalogue_is_registered_with_timm() -> None:
     assert NAME in timm.list_models(pretrained=True)
     model = timm.create_model(NAME, pretrained=True)
     stock = timm.create_model(find(NAME).architecture)
@@ -32,7 +33,10 @@ def test_every_backbone_of_the_catalogue_is_whole() -> None:
         backbone.verify()
         assert {f.name for f in backbone.folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
         assert backbone.pretrained_cfg["license"]
-        assert all(vars(backbone.provenance).values()), f"{name}: its provenance has gaps"
+        provenance = backbone.provenance
+        assert provenance.summary(), f"{name}: no recipe"
+        for field in ("sha256", "data", "command", "checkpoint", "checkpoint_sha256"):
+            assert getattr(provenance, field), f"{name}: no {field}"
         assert f"# {name}\n" in (backbone.folder / "README.md").read_text()
 
 
@@ -95,7 +99,7 @@ def test_tags(save: Any) -> None:
     add("x_spd", save(seed=3), "test_efficientnet")
     assert not torch.equal(timm.create_model("x_spd", pretrained=True).conv_head.weight, weights["x_spd.a"])
     assert timm.get_pretrained_cfg("x_spd.b").file == str(find("x_spd.b").weights)
-    with pytest.raises(ValueError, match=r"no backbone 'x_spd\.c' on the shelf .*There are: .*x_spd\.a, x_spd\.b"):
+    with pytest.raises(ValueError, match=r"no backbone 'x_spd\.c' in the registry .*There are: .*x_spd\.a, x_spd\.b"):
         timm.create_model("x_spd.c", pretrained=True)
 
 
@@ -111,9 +115,9 @@ def test_names_of_the_modules_own_functions(save: Any) -> None:
     for name in ("find", "register", "available", "warnings", "default_cfgs"):
         add(name, save(), "test_efficientnet")
         timm.create_model(name, pretrained=True)
-    assert registry.find is find
-    assert registry.register is register
-    assert sorted(registry.__all__) == ["available", "find", "is_stock", "register", "registry_folder"]
+    assert registry_module.find is find
+    assert registry_module.register is register
+    assert sorted(registry_module.__all__) == ["available", "find", "is_stock", "register", "registry_folder"]
 
 
 def test_damaged_weights_are_not_loaded(save: Any) -> None:
@@ -150,7 +154,7 @@ def _break(config: dict[str, Any], case: str) -> Any:
 @pytest.mark.parametrize(
     "case", ["no section", "unknown field", "record", "arguments", "section", "list", "json", "none"]
 )
-def test_broken_folders_are_passed_over(case: str, save: Any, shelf: Path) -> None:
+def test_broken_folders_are_skipped(case: str, save: Any, registry: Path) -> None:
     add("good_spd", save(), "test_efficientnet")
     folder = add("broken_spd", save(), "test_efficientnet").folder
     config = folder / "config.json"
@@ -159,19 +163,19 @@ def test_broken_folders_are_passed_over(case: str, save: Any, shelf: Path) -> No
     else:
         text = json.dumps(_break(json.loads(config.read_text()), case))
         config.write_text("{" if case == "json" else text)
-    with pytest.warns(UserWarning, match=r"Passed over: .*broken_spd is not a backbone's folder: \w+Error"):
+    with pytest.warns(UserWarning, match=r"Skipped: .*broken_spd is not a backbone's folder: \w+Error"):
         register()
-    with pytest.warns(UserWarning, match="Passed over"):
+    with pytest.warns(UserWarning, match="Skipped"):
         assert {"good_spd", NAME} <= available().keys()
     timm.create_model("good_spd", pretrained=True)
 
 
-def test_import_survives_any_shelf(save: Any, shelf: Path) -> None:
+def test_import_survives_any_registry(save: Any, registry: Path) -> None:
     good = add("good_spd", save(), "test_efficientnet").folder
     for name in ("broken_spd", ".good_spd.1234", NAME, "resnet18"):
-        shutil.copytree(good, shelf / name)
-    (shelf / "broken_spd" / "config.json").write_text("{")
-    (shelf / "note.txt").write_text("no folder")
+        shutil.copytree(good, registry / name)
+    (registry / "broken_spd" / "config.json").write_text("{")
+    (registry / "note.txt").write_text("no folder")
     code = f"""
 import timm, anomalib_spd
 for name in ("good_spd", "{NAME}"):
@@ -181,36 +185,38 @@ print(len(timm.create_model("resnet18", num_classes=3).fc.weight))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "3\n"
     assert "broken_spd is not a backbone's folder" in run.stderr
-    assert f"{NAME} is passed over: the catalogue has a backbone of that name" in run.stderr
-    assert "'resnet18' is passed over: timm has a model 'resnet18'" in run.stderr
+    assert f"{NAME} is skipped: the catalogue has a backbone of that name" in run.stderr
+    assert "'resnet18' is skipped: timm has a model 'resnet18'" in run.stderr
     assert ".1234" not in run.stderr
 
 
-def test_unreadable_shelf(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.mkdir(parents=True)
+def test_unreadable_registry(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.mkdir(parents=True)
 
     def refuse(_path: Path) -> None:
         raise PermissionError("Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path) if path == shelf else iter(sorted(path.glob("*"))))
+    monkeypatch.setattr(
+        Path, "iterdir", lambda path: refuse(path) if path == registry else iter(sorted(path.glob("*")))
+    )
     with pytest.warns(UserWarning, match="cannot be read: Permission denied"):
         assert NAME in available()
 
 
-def test_where_the_shelf_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ANOMALIB_SPD_HOME", "~/my shelf")
+def test_where_the_registry_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANOMALIB_SPD_HOME", "~/my registry")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert registry_folder() == tmp_path / "my shelf"
+    assert registry_folder() == tmp_path / "my registry"
     monkeypatch.delenv("ANOMALIB_SPD_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     if sys.platform == "linux":
         assert registry_folder() == tmp_path / "data" / "anomalib_spd"
-    assert not any(tmp_path.glob("*shelf*"))
+    assert not any(tmp_path.glob("*registry*"))
 
 
 def test_find() -> None:
     assert isinstance(find(NAME), Backbone)
-    with pytest.raises(ValueError, match=f"no backbone 'none_spd' on the shelf. There are: .*{NAME}"):
+    with pytest.raises(ValueError, match=f"no backbone 'none_spd' in the registry. There are: .*{NAME}"):
         find("none_spd")
 
 

@@ -25,7 +25,7 @@ def test_architecture_with_a_tag(save: Any) -> None:
     assert add("mine_spd", save(architecture="resnet18"), "resnet18.a1_in1k").architecture == "resnet18"
 
 
-def test_architecture_by_a_name_on_the_shelf(save: Any, make_model: Any, images: Tensor) -> None:
+def test_architecture_by_a_name_in_the_registry(save: Any, make_model: Any, images: Tensor) -> None:
     args = {"block_args": {"attn_layer": "se"}}
     source = make_model("resnet10t", num_classes=4, **args)
     add("base_spd", _stock_folder(source, save))
@@ -55,7 +55,9 @@ def test_lightning_checkpoint_of_this_package_names_its_network(save: Any, tmp_p
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     backbone = add("spd.trained", tmp_path / "last.ckpt")
     assert backbone.architecture == "test_efficientnet"
-    assert "backbone=base_spd, pretrained=True, eta=0.1" in backbone.provenance.recipe
+    assert backbone.provenance.method == "SupervisedSPD"
+    assert backbone.provenance.settings["backbone"] == "base_spd"
+    assert "SupervisedSPD: num_classes=2, backbone=base_spd, pretrained=True, eta=0.1" in backbone.provenance.summary()
     model = timm.create_model("spd.trained", pretrained=True).eval()
     torch.testing.assert_close(model(images), module.encoder.eval()(images))
     # given expressly, the architecture is not looked up
@@ -71,15 +73,16 @@ def _stock_folder(model: torch.nn.Module, save: Any, name: str = "stock") -> Pat
     return folder
 
 
-def test_folder_of_ours_is_moved_between_shelves(save: Any, tmp_path: Path, images: Tensor) -> None:
+def test_folder_of_ours_is_moved_between_registries(save: Any, tmp_path: Path, images: Tensor) -> None:
     add("mine_spd", save(), "test_efficientnet", data="own photographs", recipe="by hand", license_id="mit")
     folder = export("mine_spd", tmp_path / "parcel")
     copy = add("copy_spd", folder)
     assert copy.provenance.data == "own photographs"
     assert copy.provenance.recipe == "by hand"
     assert copy.pretrained_cfg["license"] == "mit"
-    assert copy.provenance.checkpoint.startswith("model.safetensors, sha256 ")
-    assert "itself from weights.pth" in copy.provenance.checkpoint
+    # the run that made the weights stays known
+    assert copy.provenance.checkpoint == "weights.pth"
+    assert copy.provenance.checkpoint_sha256 == find("mine_spd").provenance.checkpoint_sha256
     assert copy.weights.read_bytes() == find("mine_spd").weights.read_bytes()
     (folder / "model.safetensors").write_bytes(copy.weights.read_bytes() + b" ")
     with pytest.raises(ValueError, match="are not those that were put there"):
@@ -103,7 +106,7 @@ def test_stock_folder_states_its_statistics(save: Any, make_model: Any) -> None:
     torch.testing.assert_close(found[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], atol=1e-4, rtol=1e-4)
 
 
-def test_stock_folder_keeps_its_arguments(save: Any, make_model: Any, shelf: Path) -> None:
+def test_stock_folder_keeps_its_arguments(save: Any, make_model: Any, registry: Path) -> None:
     source = make_model("test_vit", img_size=64, num_classes=3, class_token=False, global_pool="avg")
     backbone = add("little_vit_spd", _stock_folder(source, save), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert backbone.model_args["img_size"] == [64, 64]
@@ -111,7 +114,7 @@ def test_stock_folder_keeps_its_arguments(save: Any, make_model: Any, shelf: Pat
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(timm.create_model("little_vit_spd", pretrained=True).eval()(images), source(images))
     assert torch.equal(
-        timm.create_model(f"local-dir:{shelf}/little_vit_spd", pretrained=True).eval()(images), source(images)
+        timm.create_model(f"local-dir:{registry}/little_vit_spd", pretrained=True).eval()(images), source(images)
     )
 
 
@@ -149,13 +152,13 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN_FOLDERS)
-def test_broken_folders(case: str, save: Any, make_model: Any, shelf: Path) -> None:
+def test_broken_folders(case: str, save: Any, make_model: Any, registry: Path) -> None:
     folder = _stock_folder(make_model(), save)
     break_it, message = BROKEN_FOLDERS[case]
     break_it(folder)
     with pytest.raises((ValueError, OSError), match=message):
         add("mine_spd", folder)
-    assert not shelf.exists()
+    assert not registry.exists()
 
 
 def test_statistics_are_folded(save: Any, make_model: Any) -> None:
@@ -169,7 +172,7 @@ def test_statistics_are_folded(save: Any, make_model: Any) -> None:
 def test_other_statistics_of_the_architecture_are_pointed_out(save: Any) -> None:
     with pytest.warns(UserWarning, match=r"--mean 0.5 0.5 0.5 --std 0.5 0.5 0.5"):
         add("mine_spd", save(architecture="test_resnet"), "test_resnet")
-    # weights made from one on the shelf expect what those on the shelf expect
+    # weights made from one in the registry expect what those in the registry expect
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         add("tuned_spd", save(architecture="test_resnet"), "mine_spd")

@@ -16,13 +16,13 @@ from anomalib_spd.cli.main import main
 NAME = "efficientnet_lite0_in1k"
 
 
-def test_from_end_to_end(save: Any, shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_end_to_end(save: Any, registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(architecture="resnet18")
     assert (
         run(["add", "mine_spd.v1", str(path), "--architecture", "resnet18", "--license", "mit", "--data", "own"]) == 0
     )
     out, err = capsys.readouterr()
-    assert out.startswith(f"Added mine_spd.v1 (resnet18) in {shelf / 'mine_spd.v1'}\n")
+    assert out.startswith(f"Added mine_spd.v1 (resnet18) in {registry / 'mine_spd.v1'}\n")
     assert 'Patchcore(backbone="mine_spd.v1", layers=["layer2", "layer3"])' in out
     assert err == ""
 
@@ -39,7 +39,7 @@ def test_from_end_to_end(save: Any, shelf: Path, tmp_path: Path, capsys: pytest.
     assert provenance.command == (
         f"anomalib-spd backbones add mine_spd.v1 {path} --architecture resnet18 --license mit --data own"
     )
-    for text in ("resnet18", "mit", provenance.command, provenance.sha256, "the checksum is right", str(shelf)):
+    for text in ("resnet18", "mit", provenance.command, provenance.sha256, "the checksum is right", str(registry)):
         assert text in out
     lines = out.splitlines()
     assert 'Patchcore(backbone="mine_spd.v1", layers=["layer2", "layer3"])' in lines
@@ -52,7 +52,7 @@ def test_from_end_to_end(save: Any, shelf: Path, tmp_path: Path, capsys: pytest.
     assert run(["add", "copy_spd", str(tmp_path / "out")]) == 0
     assert run(["remove", "mine_spd.v1"]) == 0
     assert capsys.readouterr().out.endswith("Removed mine_spd.v1\n")
-    assert [f.name for f in shelf.iterdir()] == ["copy_spd"]
+    assert [f.name for f in registry.iterdir()] == ["copy_spd"]
 
 
 def test_a_reader_that_has_had_enough_is_no_error() -> None:
@@ -104,14 +104,14 @@ def test_warnings_are_lines(save: Any, capsys: pytest.CaptureFixture[str]) -> No
         (["add", "a\nb", "none.pth"], "cannot be a backbone's name"),
     ],
 )
-def test_errors_are_one_line(args: list[str], message: str, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(args: list[str], message: str, registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(args) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
-    assert not shelf.exists()
+    assert not registry.exists()
 
 
 def test_show_tells_damaged_weights(save: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,13 +142,13 @@ def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("command", [None, "list", "show", "add", "remove", "export"])
-def test_help(command: str | None, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help(command: str | None, registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["backbones", *([command] if command else []), "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
     if command is None:
-        assert str(shelf) in out.replace("\n", "")
+        assert str(registry) in out.replace("\n", "")
         assert "ANOMALIB_SPD_HOME" in out
     if command == "add":
         assert "anomalib-spd backbones add resnet50_moco" in out

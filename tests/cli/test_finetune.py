@@ -12,8 +12,8 @@ import torch
 from anomalib.models import Patchcore
 
 from anomalib_spd.backbones import find, register
-from anomalib_spd.backbones.record import sha256_of
 from anomalib_spd.cli.main import main
+from anomalib_spd.files import sha256_of
 from tests.benchmark.grids import LAYERS, tiny_shelf
 from tests.conftest import REPOSITORY
 from tests.finetuning.small import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
@@ -59,7 +59,7 @@ def test_it_says_what_it_was_made_of(root: Path, made: Path) -> None:
     assert provenance.data.startswith("6 normal training images of Visa one")
     assert provenance.command.startswith(f"anomalib-spd finetune --config {RECIPE} ")
     assert provenance.command.endswith("--name tuned --batch_size 32")
-    assert sha256_of(made / "tuned" / "checkpoints" / "last.ckpt") in provenance.checkpoint
+    assert sha256_of(made / "tuned" / "checkpoints" / "last.ckpt") == provenance.checkpoint_sha256
     assert sorted(path.name for path in (made / "tuned").iterdir()) == ["checkpoints", "log", "views.png"]
     with (made / "tuned" / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -147,7 +147,7 @@ def test_a_training_on_a_memory_ends_on_the_shelf(
     assert all(torch.equal(*pair) for pair in zip(found.values(), levels(image), strict=True))
     provenance = find("remembering").provenance
     assert provenance.data == "6 normal training images of Visa one"
-    assert "CategoryAdaptation" in provenance.recipe
+    assert provenance.method == "CategoryAdaptation"
     with (tmp_path / "remembering" / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3

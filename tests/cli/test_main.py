@@ -1,4 +1,4 @@
-"""``anomalib-spd``: pre-training from a shipped file to a name on the shelf, and stock subcommands with the shelf."""
+"""``anomalib-spd``: pre-training from a shipped file to a name in the registry, and stock subcommands with the registry."""
 
 import csv
 from pathlib import Path
@@ -9,8 +9,9 @@ import timm
 import torch
 
 from anomalib_spd import pretraining
-from anomalib_spd.cli.main import main
+from anomalib_spd.cli.main import COMMANDS, main
 from anomalib_spd.pretraining import SupervisedSPD
+from anomalib_spd.version import __version__
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "pretrain").glob("*.yaml"))
@@ -71,7 +72,7 @@ def test_every_method_has_its_recipes() -> None:
 
 
 @pytest.mark.parametrize("method", HEADS)
-def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
+def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_path: Path, registry: Path) -> None:
     recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml")
     assert main(["pretrain", "--config", recipe, *_small(labelled_images, tmp_path / "run", method=method)]) == 0
     assert (tmp_path / "run" / "views.png").is_file()
@@ -80,7 +81,7 @@ def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_
     assert all(level.isfinite().all() for level in features)
 
 
-def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shelf: Path) -> None:
+def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, registry: Path) -> None:
     run = tmp_path / "run"
     _pretrain(labelled_images, run, "--trainer.max_epochs", "2")
 
@@ -92,7 +93,7 @@ def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, shel
 
     checkpoint = run / "checkpoints" / "last.ckpt"
     assert main(["backbones", "add", "tiny_spd", str(checkpoint)]) == 0
-    assert (shelf / "tiny_spd" / "model.safetensors").is_file()
+    assert (registry / "tiny_spd" / "model.safetensors").is_file()
     trained = torch.load(checkpoint, weights_only=True)["state_dict"]
     named = timm.create_model("tiny_spd", pretrained=True).state_dict()
     assert named
@@ -136,15 +137,31 @@ def test_no_images_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
         _pretrain(tmp_path / "missing", tmp_path / "run")
 
 
-def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"], ["--version"]])
+def test_help_and_version(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("pretrain", "backbones", "train"))
-    assert main(["--version"]) == 0
+    assert out == f"{__version__}\n" if args == ["--version"] else all(name in out for name in (*COMMANDS, "train"))
 
 
-def test_stock_subcommands_know_the_shelf_without_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--paint"])
+    assert caught.value.code == 2
+    assert "usage: anomalib-spd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: anomalib-spd {command}" in capsys.readouterr().out
+
+
+def test_stock_subcommands_know_our_names_without_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         *("train", "--model", "Patchcore", "--model.backbone", "efficientnet_lite0_spd"),
         *("--model.layers", '["blocks.2", "blocks.4"]', "--model.coreset_sampling_ratio", "0.01"),

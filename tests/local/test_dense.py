@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd.backbones.layer_scales import scale_layers
+from anomalib_spd.backbones.layer_scales import rescale_layers
 from anomalib_spd.local import DenseSPD
 from tests.pretraining.one_step import learn, model_of, step_of
 
@@ -41,7 +41,7 @@ def test_the_layers_have_one_energy_and_the_network_says_what_it_said() -> None:
 def test_at_the_end_of_an_epoch_they_have_it_again() -> None:
     model = _model()
     _step(model)
-    scale_layers(model.encoder, {"blocks.1": 3.0})  # as if SPD had done it
+    rescale_layers(model.encoder, {"blocks.1": 3.0})  # as if SPD had done it
     model.sums.zero_()
     _step(model)
     model.on_train_epoch_end()

@@ -1,0 +1,67 @@
+"""The feature layers of a network: their names in timm, and a check of those that a user names."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import timm
+
+
+def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the layers that detectors read, by timm's own description of the architecture.
+
+    Returns:
+        ``layers``: names at strides 8 and 16; ``n_features``: what PaDiM keeps, 100 channels or all if there are fewer
+        (PaDiM paper, section 3.2: 100 random dimensions lose next to nothing for ResNet-18).
+
+    Raises:
+        ValueError: where timm gives no feature maps of the architecture.
+    """
+    layers = layers_at((4, 8, 16), architecture, model_args)
+    return {
+        "layers": [layer["module"] for layer in layers if layer["reduction"] != 4],
+        "n_features": min(100, sum(layer["num_chs"] for layer in layers)),
+    }
+
+
+def layers_at(
+    strides: Iterable[int], architecture: str, model_args: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return timm's records (``module``, ``num_chs``, ``reduction``) of the last layer at each stride.
+
+    A network that has none of the strides, such as a transformer of 14-pixel patches, gives its very last layer.
+    """
+    try:
+        model: Any = timm.create_model(architecture, features_only=True, **(model_args or {}))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        msg = f"timm gives no feature maps of {architecture} ({error}), so no detector could read them."
+        raise ValueError(msg) from error
+    layers = model.feature_info.get_dicts()
+    by_stride = {layer["reduction"]: layer for layer in layers}
+    return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
+
+
+def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
+    """Check that a backbone has the layers, named in the order in which anomalib reads them.
+
+    Args:
+        backbone: name in timm, ours included.
+        layers: timm's names of feature layers. Numbers are not checked, and neither are the blocks of transformers, which
+            anomalib finds in another way.
+
+    Raises:
+        ValueError: for a layer that the backbone does not have, and for layers out of order, whose maps anomalib would
+            confuse.
+    """
+    names = [layer for layer in layers if isinstance(layer, str)]
+    # the same test by which anomalib's TimmFeatureExtractor recognizes transformers
+    if not names or "vit" in backbone.lower():
+        return
+    extractor: Any = timm.create_model(backbone, features_only=True)
+    known = extractor.feature_info.module_name()
+    if unknown := [name for name in names if name not in known]:
+        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
+        raise ValueError(msg)
+    ordered = sorted(set(names), key=known.index)
+    if names != ordered:
+        msg = f"Give the layers of backbone {backbone!r} once each and from first to last: {ordered}. Got {names}."
+        raise ValueError(msg)

@@ -1,0 +1,74 @@
+"""The names that a backbone may have."""
+
+import os
+import re
+
+from timm.models import VisionTransformer
+from torch import nn
+
+from anomalib_spd.backbones.record import CATALOG_FOLDER
+from anomalib_spd.backbones.registry import is_stock, registry_folder
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
+
+# in a name, these make a detector of anomalib treat the backbone as a transformer (TimmFeatureExtractor, PatchFlow)
+TRANSFORMER_WORDS = ("vit", "dinov2")
+
+
+def check_name(name: str) -> None:
+    """Check that a new backbone may have a name.
+
+    Args:
+        name: ``NAME`` or ``NAME.TAG``.
+
+    Raises:
+        ValueError: where it is no such name, is taken, or is timm's own.
+    """
+    if len(name) > 100 or not NAME_PATTERN.fullmatch(name):
+        msg = (
+            f"{name!r} cannot be a backbone's name: expected NAME or NAME.TAG of letters, digits, '_' and '-', at most "
+            "100 in all."
+        )
+        raise ValueError(msg)
+    check_free(name)
+    model_name, dot, tag = name.partition(".")
+    if is_stock(model_name):
+        msg = (
+            f"{model_name!r} is a model of timm's own, and timm refuses tags on it that it does not know. Take a name "
+            f"that is not timm's, such as '{model_name}_spd{dot}{tag}'."
+        )
+        raise ValueError(msg)
+
+
+def check_free(name: str) -> None:
+    """Check that neither the user's registry nor the catalogue has a backbone of a name.
+
+    Raises:
+        ValueError: where one of them has.
+    """
+    remove = f"remove it first (anomalib-spd backbones remove {name}), or "
+    for parent, where, advice in (
+        (registry_folder(), "in your registry", remove),
+        (CATALOG_FOLDER, "in the catalogue", ""),
+    ):
+        if os.path.lexists(parent / name):
+            raise ValueError(f"The name {name!r} is taken {where}: {parent / name} exists; {advice}take another name.")
+
+
+def transformer_words(text: str) -> list[str]:
+    """Return the parts of a name or path by which anomalib recognizes transformers."""
+    return [word for word in TRANSFORMER_WORDS if word in text.lower()]
+
+
+def check_routing(name: str, model: nn.Module) -> None:
+    """Check that anomalib would not take a network for a transformer because of its name.
+
+    Raises:
+        ValueError: where it would, and the network is none.
+    """
+    if (words := transformer_words(name)) and not isinstance(model, VisionTransformer):
+        msg = (
+            f"The name {name!r} contains {words[0]!r}, by which anomalib recognizes vision transformers. This network is "
+            f"a {type(model).__name__}, and anomalib would fail to read its layers. Take a name without it."
+        )
+        raise ValueError(msg)
