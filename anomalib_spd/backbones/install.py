@@ -16,7 +16,7 @@ from timm.models import VisionTransformer
 from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
 from anomalib_spd.backbones.layers import describe_layers
-from anomalib_spd.backbones.names import NAME_PATTERN, check_free, check_name, check_routing, transformer_words
+from anomalib_spd.backbones.names import NAME_PATTERN, check_free, check_name, check_routing, transformer_markers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, plain_settings
 from anomalib_spd.backbones.registry import find, register, registry_folder
@@ -171,11 +171,11 @@ def export(name: str, folder: str | Path) -> Path:
         _check_empty(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
         raise type(error)(msg) from error
-    if words := transformer_words(str(target)):
+    if markers := transformer_markers(str(target)):
         model = timm.create_model(backbone.architecture, **backbone.model_args)
         if not isinstance(model, VisionTransformer):
             warnings.warn(
-                f"The path {target} contains {words[0]!r}: anomalib takes the backbone at 'local-dir:{target}' for a "
+                f"The path {target} contains {markers[0]!r}: anomalib takes the backbone at 'local-dir:{target}' for a "
                 "transformer, and fails. Move the folder to a path without it, or give a relative path without it.",
                 stacklevel=2,
             )

@@ -12,7 +12,7 @@ from anomalib_spd.backbones.registry import is_stock, registry_folder
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
 
 # in a name, these make a detector of anomalib treat the backbone as a transformer (TimmFeatureExtractor, PatchFlow)
-TRANSFORMER_WORDS = ("vit", "dinov2")
+TRANSFORMER_MARKERS = ("vit", "dinov2")
 
 
 def check_name(name: str) -> None:
@@ -55,9 +55,9 @@ def check_free(name: str) -> None:
             raise ValueError(f"The name {name!r} is taken {where}: {parent / name} exists; {advice}take another name.")
 
 
-def transformer_words(text: str) -> list[str]:
+def transformer_markers(text: str) -> list[str]:
     """Return the parts of a name or path by which anomalib recognizes transformers."""
-    return [word for word in TRANSFORMER_WORDS if word in text.lower()]
+    return [marker for marker in TRANSFORMER_MARKERS if marker in text.lower()]
 
 
 def check_routing(name: str, model: nn.Module) -> None:
@@ -66,9 +66,9 @@ def check_routing(name: str, model: nn.Module) -> None:
     Raises:
         ValueError: where it would, and the network is none.
     """
-    if (words := transformer_words(name)) and not isinstance(model, VisionTransformer):
+    if (markers := transformer_markers(name)) and not isinstance(model, VisionTransformer):
         msg = (
-            f"The name {name!r} contains {words[0]!r}, by which anomalib recognizes vision transformers. This network is "
+            f"The name {name!r} contains {markers[0]!r}, by which anomalib recognizes vision transformers. This network is "
             f"a {type(model).__name__}, and anomalib would fail to read its layers. Take a name without it."
         )
         raise ValueError(msg)

@@ -123,7 +123,7 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
         # every training of this package normalizes with them
         statistics=(IMAGENET_MEAN, IMAGENET_STD),
         provenance=Provenance(
-            method=str(settings.get("_class_path", "anomalib_spd")).rpartition(".")[-1],
+            method=str(settings.get("_class_path", "")).rpartition(".")[-1],
             settings=plain_settings({key: value for key, value in settings.items() if not key.startswith("_")}),
         ),
     )

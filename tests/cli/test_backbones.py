@@ -15,6 +15,9 @@ from anomalib_spd.cli.main import main
 
 NAME = "efficientnet_lite0_in1k"
 
+# nothing here may write to the registry of who runs the tests
+pytestmark = pytest.mark.usefixtures("registry")
+
 
 def test_from_end_to_end(save: Any, registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(architecture="resnet18")
