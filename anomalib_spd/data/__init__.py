@@ -1,6 +1,7 @@
 """Images for pre-training and adaptation, and the embedded sample."""
 
 from anomalib_spd.data.categories import CategoryFolder, SyntheticParts
+from anomalib_spd.data.defects import DefectFolder
 from anomalib_spd.data.images import ImageFolder, LabelledImages
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.normal_images import NormalImages
@@ -9,6 +10,7 @@ from anomalib_spd.data.shards import ImageShards
 
 __all__ = [
     "CategoryFolder",
+    "DefectFolder",
     "ImageFolder",
     "ImageIndex",
     "ImageShards",

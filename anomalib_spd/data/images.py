@@ -124,10 +124,18 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         """
         for number in self._candidates(index):
             try:
-                return decode(self.files[number], self.image_size, self.keep_aspect), int(self.files.labels[number])
+                return self.read(number)
             except Exception as error:  # Pillow raises nearly anything for damaged files
                 self._record(number, error)
         raise AssertionError("if nothing can be read, more than 1 % cannot")
+
+    def read(self, number: int) -> tuple[Tensor, int]:
+        """Return an image and the number of its class without a replacement; subclasses may return more.
+
+        Raises:
+            Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
+        """
+        return decode(self.files[number], self.image_size, self.keep_aspect), int(self.files.labels[number])
 
     def _candidates(self, index: int) -> Iterator[int]:
         """Yield an image and its replacements: others of its class, then any, in an order that depends on the index alone."""
