@@ -18,6 +18,9 @@ from tests.benchmark.grids import draw_images, put_on_shelf
 
 REPOSITORY = Path(__file__).parents[1]
 
+#: configs/ of experiments name it; the tests give them other images
+os.environ.setdefault("ANOMALIB_SPD_DATA", "./datasets")
+
 MakeModel = Callable[..., nn.Module]
 SaveModel = Callable[..., Path]
 

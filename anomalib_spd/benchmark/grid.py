@@ -129,7 +129,9 @@ class Grid:
                 key: each.format(category=cell.category, seed=cell.seed) if isinstance(each, str) else each
                 for key, each in entry["finetune"].items()
             }
-            args = [f"--{key}={each if isinstance(each, str) else json.dumps(each)}" for key, each in words.items()]
+            config = words.pop("config", [])  # one file, or a list: a recipe and its overlays
+            args = [f"--config={file}" for file in ([config] if isinstance(config, str) else config)]
+            args += [f"--{key}={each if isinstance(each, str) else json.dumps(each)}" for key, each in words.items()]
             args += [f"--seed_everything={cell.seed}", f"--data={data}", f"--name={name}"]
             if made.setdefault(name, args) != args:
                 raise ValueError(

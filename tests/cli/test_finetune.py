@@ -13,12 +13,17 @@ from anomalib.models import Patchcore
 
 from anomalib_spd.backbones import find, register
 from anomalib_spd.cli.main import main
+from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.files import sha256_of
 from tests.benchmark.grids import LAYERS, tiny_shelf
-from tests.conftest import REPOSITORY
 from tests.finetuning.small import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
-RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "finetune").glob("*.yaml"))
+RECIPES = {
+    "cutswap": ["cutswap.yaml"],
+    "cutswap_small": ["cutswap.yaml", "cutswap_small.yaml"],
+    "cutswap_resnet18": ["cutswap.yaml", "cutswap_resnet18.yaml"],
+    "memory": ["memory.yaml"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -218,19 +223,22 @@ def test_a_folder_of_images_has_no_categories(
     assert find("x").provenance.data == "6 normal training images of mine"
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_shipped_recipes_run_and_a_trial_leaves_nothing(recipe: Path, root: Path, home: Path, tmp_path: Path) -> None:
+def test_every_shipped_file_is_a_recipe() -> None:
+    assert {path.name for path in (SHIPPED / "finetune").iterdir()} == {
+        name for files in RECIPES.values() for name in files
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_recipes_run_and_a_trial_leaves_nothing(name: str, root: Path, home: Path, tmp_path: Path) -> None:
     shelf = sorted(path.name for path in home.iterdir())
     # those of the classifier, where the recipe names them
-    more = () if recipe == MEMORY else ("--model.init_args.layers=null",)
+    more = () if name == "memory" else ("--model.init_args.layers=null",)
     arguments = [
-        *small(tmp_path / "runs", *more, recipe=recipe),
+        *small(tmp_path / "runs", *more, recipe=SHIPPED / "finetune" / RECIPES[name][0]),
         *of_visa(root),
-        "--name",
-        "trial",
-        "--trainer.fast_dev_run",
-        "true",
+        *("--name", "trial", "--trainer.fast_dev_run", "true"),
     ]
-    assert main(["finetune", "--config", str(recipe), *arguments]) == 0
+    assert main(["finetune", *(f"--config=finetune/{file}" for file in RECIPES[name]), *arguments]) == 0
     assert sorted(path.name for path in home.iterdir() if not path.name.startswith(".")) == shelf
     assert not list((tmp_path / "runs").rglob("*.ckpt"))

@@ -10,11 +10,27 @@ import torch
 
 from anomalib_spd import pretraining
 from anomalib_spd.cli.main import COMMANDS, main
+from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.version import __version__
 from tests.conftest import REPOSITORY
 
-RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "pretrain").glob("*.yaml"))
+RECIPES = {
+    f"{method}_spd{variant}": [f"pretrain/{method}_spd.yaml", *overlay]
+    for method in ("supervised", "simsiam", "simclr", "moco", "dense", "cross_image")
+    for variant, overlay in (
+        ("", []),
+        ("_small", ["pretrain/small.yaml"]),
+        ("_imagenet", [f"pretrain/{method}_spd_imagenet.yaml"]),
+    )
+}
+# recipes of experiments alone
+RECIPES["memory_spd"] = [str(REPOSITORY / "configs" / "pretrain" / "memory_spd.yaml")]
+
+
+def recipe(name: str) -> list[str]:
+    """The options that name a recipe's files."""
+    return [f"--config={file}" for file in RECIPES[name]]
 
 
 # what makes the heads of a method small
@@ -52,29 +68,26 @@ def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -
 
 
 def _pretrain(images: Path, folder: Path, *more: str) -> None:
-    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / "supervised_spd.yaml")
-    assert main(["pretrain", "--config", recipe, *_small(images, folder, *more)]) == 0
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(images, folder, *more)]) == 0
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_shipped_recipe_runs(recipe: Path, labelled_images: Path, tmp_path: Path) -> None:
-    method = recipe.stem.partition("_spd")[0]
-    small = _small(labelled_images, tmp_path, "--trainer.fast_dev_run", "true", method=method)
-    assert main(["pretrain", "--config", str(recipe), *small]) == 0
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs(name: str, labelled_images: Path, tmp_path: Path) -> None:
+    small = _small(labelled_images, tmp_path, "--trainer.fast_dev_run", "true", method=name.partition("_spd")[0])
+    assert main(["pretrain", *recipe(name), *small]) == 0
 
 
-def test_every_method_has_its_recipes() -> None:
+def test_every_shipped_file_is_a_recipe_and_every_method_has_one() -> None:
+    shipped = {f"pretrain/{path.name}" for path in (SHIPPED / "pretrain").iterdir()}
+    assert shipped == {file for files in RECIPES.values() for file in files if file.startswith("pretrain/")}
     plain = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
-    assert plain < HEADS.keys()
-    assert {recipe.stem for recipe in RECIPES} == {
-        f"{method}_spd{variant}" for method in HEADS for variant in ("", "_imagenet", "_small")
-    }
+    assert plain < HEADS.keys() == {name.partition("_spd")[0] for name in RECIPES}
 
 
 @pytest.mark.parametrize("method", HEADS)
 def test_every_method_trains_a_backbone(method: str, labelled_images: Path, tmp_path: Path, registry: Path) -> None:
-    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml")
-    assert main(["pretrain", "--config", recipe, *_small(labelled_images, tmp_path / "run", method=method)]) == 0
+    small = _small(labelled_images, tmp_path / "run", "--trainer.max_epochs", "1", method=method)
+    assert main(["pretrain", *recipe(f"{method}_spd"), *small]) == 0
     assert (tmp_path / "run" / "views.png").is_file()
     assert main(["backbones", "add", f"tiny_{method}", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
     features = timm.create_model(f"tiny_{method}", pretrained=True, features_only=True)(torch.rand(1, 3, 64, 64))

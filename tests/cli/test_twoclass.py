@@ -12,11 +12,11 @@ from PIL import Image
 
 from anomalib_spd.benchmark.results import Cell, read_record
 from anomalib_spd.cli.main import main
+from anomalib_spd.config_files import SHIPPED
 from tests.benchmark.grids import draw_images, tiny_shelf
-from tests.conftest import REPOSITORY
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
-RECIPES = sorted((REPOSITORY / "anomalib_spd" / "configs" / "twoclass").glob("*.yaml"))
+RECIPES = sorted(f"twoclass/{path.name}" for path in (SHIPPED / "twoclass").iterdir())
 MODELS = {
     "Segmenter": {"architecture_args": {"decoder_channels": [16, 16, 8, 8, 8]}, "focal_alpha": 0.75},
     "Classifier": {},
@@ -190,16 +190,16 @@ def test_what_cannot_be_trained_is_told_in_one_line(
     assert "Given value" not in error
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_shipped_recipes_run(recipe: Path, root: Path, tmp_path: Path) -> None:
-    tiny = ["--model.init_args.backbone", "tiny_a", "--model.init_args.steps", "2"]
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_shipped_recipes_run(recipe: str, root: Path, tmp_path: Path) -> None:
+    small = ["--model.init_args.backbone", "tiny_a", "--model.init_args.steps", "2"]
     size = ["--model.init_args.pre_processor.init_args.image_size", "[64,64]"]
     stock = ["--data", "anomalib_spd.twoclass.TwoClass", "--data.init_args.datamodule", "anomalib.data.Visa"]
     stock += [
         f"--data.init_args.datamodule.init_args.{key}={value}" for key, value in (("root", root), ("category", "one"))
     ]
     few = ["--data.init_args.num_workers", "0", "--trainer.default_root_dir", str(tmp_path / "run")]
-    assert main(["twoclass", "--config", str(recipe), *tiny, *size, *stock, *few, "--trainer.accelerator", "cpu"]) == 0
+    assert main(["twoclass", "--config", recipe, *small, *size, *stock, *few, "--trainer.accelerator", "cpu"]) == 0
     assert (tmp_path / "run" / "cell.json").is_file()
 
 

@@ -11,7 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.cli.test_main import HEADS, data_of
+from anomalib_spd.config_files import find_config
+from tests.cli.test_main import HEADS, RECIPES, data_of
 from tests.conftest import REPOSITORY
 
 # these draw places to compare, each process of its own
@@ -29,10 +30,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_step(method: str, images: Path, folder: Path, processes: int) -> tuple[dict[str, torch.Tensor], ...]:
     """Gradients and state of every process after the first step of the shipped recipe on 32 images."""
-    config = yaml.safe_load(
-        (REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml").read_text()
-    )
-    config["model"]["init_args"].update(backbone="test_efficientnet", pretrained=False, eta=0.5, **HEADS[method])
+    config = yaml.safe_load(find_config(RECIPES[f"{method}_spd"][0]).read_text())
+    config["model"]["init_args"].update(backbone="test_efficientnet", pretrained=False, eta=0.5, image_size=96)
+    config["model"]["init_args"].update(HEADS[method])
     if method == "moco":
         config["model"]["init_args"]["queue_size"] = 64  # all keys find a place
     config["data"]["init_args"].update(data_of(method, images, 32 // processes, categories=processes))

@@ -10,17 +10,16 @@ import pytest
 import torch
 
 from anomalib_spd.cli.main import main
-from tests.cli.test_main import HEADS, _small
+from tests.cli.test_main import HEADS, _small, recipe
 from tests.conftest import REPOSITORY
 
 EVERY = 2  # steps a checkpoint; an epoch has 3
 
 
 def arguments(images: Path, folder: Path, method: str, workers: int, *more: str) -> list[str]:
-    recipe = str(REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / f"{method}_spd_small.yaml")
     small = _small(images, folder, "--trainer.max_epochs", "3", method=method)
     return [
-        *("pretrain", "--config", recipe, *small, "--data.init_args.num_workers", str(workers)),
+        *("pretrain", *recipe(f"{method}_spd"), *small, "--data.init_args.num_workers", str(workers)),
         *("--checkpoint.every_n_train_steps", str(EVERY), *more),
     ]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from anomalib_spd.cli.main import main
 from anomalib_spd.losses import spd_loss, two_way_loss
 from anomalib_spd.pretraining import SupervisedSPD
-from tests.cli.test_main import RECIPES, _small
+from tests.cli.test_main import _small, recipe
 
 IMAGES = torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -119,9 +119,8 @@ def test_a_run_from_before_the_choice_goes_on_with_the_default_alone() -> None:
 
 
 def test_the_command_takes_the_form(labelled_images: Path, tmp_path: Path) -> None:
-    recipe = next(path for path in RECIPES if path.stem == "supervised_spd")
     form = ("--model.init_args.difference", "classification", "--trainer.max_epochs", "1")
-    assert main(["pretrain", "--config", str(recipe), *_small(labelled_images, tmp_path, *form)]) == 0
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(labelled_images, tmp_path, *form)]) == 0
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["difference_head.weight"].shape[0] == 2
     assert "accuracy_spd" in (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()[0]

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningModule, Trainer
 from anomalib_spd.benchmark import cell as judge
 from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.cli.main import main
+from anomalib_spd.config_files import find_config
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.training.probe import DetectionProbe
 from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
@@ -54,7 +55,7 @@ def model_of(**settings: Any) -> SupervisedSPD:
 
 def recipe(images: Path, folder: Path, callbacks: list[Any], **trainer: Any) -> list[str]:
     """The shipped recipe, small, two epochs of three steps, with these callbacks."""
-    config = yaml.safe_load((REPOSITORY / "anomalib_spd" / "configs" / "pretrain" / "supervised_spd.yaml").read_text())
+    config = yaml.safe_load(find_config("pretrain/supervised_spd.yaml").read_text())
     config["trainer"].update(callbacks=callbacks, max_epochs=2, **trainer)
     folder.mkdir(exist_ok=True)
     file = folder / "recipe.yaml"

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from anomalib_spd.cli.main import main
 from anomalib_spd.cli.training import TrainingCLI
 from anomalib_spd.training.progress import WINDOW, Pace, ProgressLines
-from tests.cli.test_main import RECIPES, _small
+from tests.cli.test_main import _small, recipe
 
 
 def trainer_of(**changes: Any) -> Any:
@@ -137,13 +137,12 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_command_says_how_far_it_is_and_where_it_goes_on(
     labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = next(path for path in RECIPES if path.stem == "supervised_spd")
     small = _small(labelled_images, tmp_path, "--trainer.max_epochs", "2", "--checkpoint.every_n_train_steps", "2")
     stop = '--trainer.callbacks=[{"class_path": "tests.stopping.Stopping", "init_args": {"step": 5}}]'
     with pytest.raises(RuntimeError, match="power cut"):
-        main(["pretrain", "--config", str(recipe), *small, stop])
+        main(["pretrain", *recipe("supervised_spd"), *small, stop])
     assert "epoch 1/2, step 3/3: loss" in capsys.readouterr().out
-    assert main(["pretrain", "--config", str(recipe), *small]) == 0
+    assert main(["pretrain", *recipe("supervised_spd"), *small]) == 0
     out = capsys.readouterr().out
     # from step 4 of 6, the first of the second epoch: one line at its end
     (line,) = (line for line in out.splitlines() if line.startswith("epoch"))
@@ -175,8 +174,7 @@ def test_lines_stand_in_for_a_bar_where_none_was_asked_for(
     seen: list[Any] = []
     monkeypatch.setattr(TrainingCLI, "fit", lambda cli: seen.extend(cli.trainer.callbacks))
     monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
-    recipe = next(path for path in RECIPES if path.stem == "supervised_spd")
-    assert main(["pretrain", "--config", str(recipe), *_small(labelled_images, tmp_path, *more)]) == 0
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(labelled_images, tmp_path, *more)]) == 0
     assert any(isinstance(each, ProgressLines) for each in seen) == lines_expected
     assert sum(isinstance(each, Pace) for each in seen) == 1
     assert any(isinstance(each, TQDMProgressBar) for each in seen) == ("TQDMProgressBar" in more)
