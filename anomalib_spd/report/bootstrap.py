@@ -1,6 +1,5 @@
 """Paired bootstrap over test images and seeds: the interval of a difference of two backbones (ours)."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -50,35 +49,33 @@ def paired_bootstrap_ci(a: Sequence[Result], b: Sequence[Result], metric: str, r
     """
     if metric not in BOOTSTRAPPED:
         raise ValueError(f"No interval can be given for {metric!r}; expected one of {', '.join(BOOTSTRAPPED)}")
-    runs_a, runs_b = _by_category(a), _by_category(b)
-    if {name: sorted(runs) for name, runs in runs_a.items()} != {name: sorted(runs) for name, runs in runs_b.items()}:
+    runs_a, runs_b = ({(run.cell.category, run.cell.seed): run for run in runs} for runs in (a, b))
+    if set(runs_a) != set(runs_b) or not runs_a:
+        cells = ("; ".join(str(run.cell) for run in runs) or "nothing" for runs in (a, b))
         raise ValueError(
-            f"A pair needs the same categories and seeds, got {_cells(a)} and {_cells(b)}: leave out what one lacks"
+            f"A pair needs the same categories and seeds, got {' and '.join(cells)}: leave out what one lacks"
         )
-    differences = []
-    for category, runs in runs_a.items():
-        of_seeds = np.stack(
-            [_resampled(runs[seed], runs_b[category][seed], metric, resamples) for seed in sorted(runs)]
-        )
+    values, resampled = [], []
+    for category in dict.fromkeys(category for category, _ in runs_a):
+        keys = sorted(key for key in runs_a if key[0] == category)
+        values.append(np.mean([runs_a[key].metrics[metric] - runs_b[key].metrics[metric] for key in keys]))
+        of_seeds = np.stack([_resampled(runs_a[key], runs_b[key], metric, resamples) for key in keys])
         # the same generator for every category: seeds are drawn alike in all of them
-        share = np.full(len(of_seeds), 1 / len(of_seeds))
-        times = np.random.default_rng(1).multinomial(len(of_seeds), share, resamples)
-        differences.append((times.T * of_seeds).sum(axis=0) / len(of_seeds))
-    low, high = np.percentile(np.mean(differences, axis=0), (2.5, 97.5))
+        times = np.random.default_rng(1).multinomial(len(keys), np.full(len(keys), 1 / len(keys)), resamples)
+        resampled.append((times.T * of_seeds).sum(axis=0) / len(keys))
     # adding 0 turns -0.0 into 0.0, so that a printed "-0.000" is always a negative number
-    value = _mean(runs_a, metric) - _mean(runs_b, metric) + 0.0
-    return Interval(value, float(low) + 0.0, float(high) + 0.0, bool(low > 0 or high < 0))
+    low, high = np.percentile(np.mean(resampled, axis=0), (2.5, 97.5)) + 0.0
+    return Interval(float(np.mean(values)) + 0.0, float(low), float(high), bool(low > 0 or high < 0))
 
 
 def image_weights(image_label: NDArray[np.bool_], resamples: int) -> NDArray[np.float64]:
-    """Return how often each resample of a stratified bootstrap holds each image.
+    """Return how often each resample of a stratified bootstrap holds each image, as (R, N) counts.
+
+    The same labels always give the same counts: this pairs the metrics of two backbones.
 
     Args:
         image_label: (N,) true for anomalous images.
         resamples: R.
-
-    Returns:
-        (R, N) counts. The same labels always give the same counts: this pairs the metrics of two backbones.
     """
     generator = np.random.default_rng(0)
     weights = np.empty((resamples, len(image_label)))
@@ -91,16 +88,7 @@ def image_weights(image_label: NDArray[np.bool_], resamples: int) -> NDArray[np.
 
 
 def bootstrap(scores: Scores, level: str, resamples: int = 2000) -> dict[str, NDArray[np.float64]]:
-    """Return the metrics of every resample.
-
-    Args:
-        scores: of one run.
-        level: ``image`` or ``pixel``.
-        resamples: R.
-
-    Returns:
-        Name of each metric in ``BOOTSTRAPPED`` of this level -> (R,) values in [0, 1].
-    """
+    """Return the bootstrapped metrics of a level (``image`` or ``pixel``), by name: (R,) values in [0, 1]."""
     if level == "image":
         _, at = np.unique(-scores.image_score, return_inverse=True)
         # one column per distinct score, highest first: image counts are exact
@@ -134,18 +122,3 @@ def _of_file(
     del modified  # part of the key: a file that changes is read again
     scores = read_scores(path)
     return tuple(scores.image_path.tolist()), bootstrap(scores, level, resamples)
-
-
-def _by_category(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
-    categories: dict[str, dict[int, Result]] = defaultdict(dict)
-    for result in results:
-        categories[result.cell.category][result.cell.seed] = result
-    return categories
-
-
-def _mean(runs: dict[str, dict[int, Result]], metric: str) -> float:
-    return float(np.mean([np.mean([run.metrics[metric] for run in seeds.values()]) for seeds in runs.values()]))
-
-
-def _cells(results: Sequence[Result]) -> str:
-    return "; ".join(str(result.cell) for result in results) or "nothing"

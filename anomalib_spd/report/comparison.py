@@ -64,10 +64,15 @@ class GridResults:
     cells: Mapping[Cell, Result] = field(default_factory=dict)
     missing: Sequence[Cell] = ()
 
+    @property
+    def measured(self) -> list[Result]:
+        """The cells that did not fail."""
+        return [result for result in self.cells.values() if result.done]
+
     def select(self, backbone: str, detector: str, category: str) -> list[Result]:
         """Return the measured cells of all seeds."""
         labels = backbone, detector, category
-        return [r for c, r in self.cells.items() if r.done and (c.backbone, c.detector, c.category) == labels]
+        return [r for r in self.measured if (r.cell.backbone, r.cell.detector, r.cell.category) == labels]
 
 
 def load(path: Path, resamples: int = 2000) -> GridResults:
@@ -190,14 +195,11 @@ def format_size(size: Sequence[int] | None) -> str | None:
 def mean_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and sample standard deviation over seeds, by category and over the categories that all backbones have.
 
-    Means over categories leave out backbones without any measured cell of the detector. Their deviation is over the
-    seeds that have every category.
+    Means over categories leave out backbones without any measured cell of the detector; their deviation is over the
+    seeds that have every category. A grid of one category has none.
 
     Args:
         runs: one row a cell.
-
-    Returns:
-        Columns ``MEANS``; of one category alone there is no mean over categories.
     """
     metrics = [metric.name for metric in METRICS if metric.in_report and metric.name in runs]
     rows: list[tuple[Any, ...]] = []
@@ -233,9 +235,6 @@ def interval_table(measured: Sequence[Result], compared: Sequence[Pair], resampl
         measured: results of the grid, in its order.
         compared: the pairs.
         resamples: number of resamples of the bootstrap.
-
-    Returns:
-        Columns ``INTERVALS``; of one category alone there is no mean over categories.
     """
     categories = list(dict.fromkeys(result.cell.category for result in measured))
     rows = []
@@ -255,15 +254,7 @@ def interval_table(measured: Sequence[Result], compared: Sequence[Pair], resampl
 def matched(
     measured: Iterable[Result], pair: Pair, detector: str, metric: str, category: str
 ) -> tuple[list[Result], list[Result]]:
-    """Return results of A and of B for the categories and seeds for which both have the metric.
-
-    Args:
-        measured: results of the grid.
-        pair: A and B.
-        detector: label.
-        metric: name.
-        category: label, or ``MEAN`` for all.
-    """
+    """Return results of A and of B for the categories and seeds for which both have the metric; ``MEAN``: all categories."""
     a, b = (
         {
             (result.cell.category, result.cell.seed): result

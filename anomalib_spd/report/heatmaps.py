@@ -6,10 +6,9 @@ higher: the false positive rate at which that pixel would be flagged.
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -26,17 +25,11 @@ COLORS = "inferno"
 LARGER_SIDE = 192
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One image of a grid. Pictures are ``data:`` addresses, ``None`` where they are not shown.
+class Picture(NamedTuple):
+    """One image of a grid: ``rank`` is best, median or worst, ``value`` ranks it.
 
-    Attributes:
-        rank: ``best``, ``median`` or ``worst``.
-        name: end of the image's path.
-        value: by which the image is ranked.
-        photograph: the image as the detector saw it.
-        truth: its mask.
-        heatmaps: of A and of B.
+    ``photograph`` is the image as the detector saw it, ``truth`` its mask, ``heatmaps`` those of A and B: ``data:``
+    addresses, ``None`` where they are not shown.
     """
 
     rank: str
@@ -47,15 +40,10 @@ class Picture:
     heatmaps: tuple[str, str]
 
 
-@dataclass(frozen=True)
-class HeatmapGrid:
-    """The images of one category.
+class HeatmapGrid(NamedTuple):
+    """The images of one category, best first.
 
-    Attributes:
-        category: label.
-        seed: of the detector.
-        by_pixels: by A's pixel AU-PR of the image; otherwise by the share of normal images that score lower.
-        pictures: its images, best first.
+    They are ranked ``by_pixels``, by A's pixel AU-PR of the image; otherwise by the share of normal images that score lower.
     """
 
     category: str
@@ -75,7 +63,7 @@ def heatmap_grids(grid: GridResults, pair: Pair, detector: str, *, images: bool 
     """
     found = []
     for category in grid.categories:
-        a, b = matched([r for r in grid.cells.values() if r.done], pair, detector, "image_AUROC", category)
+        a, b = matched(grid.measured, pair, detector, "image_AUROC", category)
         found += [heatmap_grid(a[0], b[0], images)] if a else []
     return [heatmaps for heatmaps in found if heatmaps.pictures]
 

@@ -89,8 +89,7 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
     content = {
         "generator": GENERATOR,
         "grid": grid,
-        "summary": _summary(grid),
-        "intervals": _intervals(grid),
+        "trained_anew": run_metadata.trained_anew(grid),
         "verdicts": verdicts,
         "sections": sections,
         "metadata": run_metadata.metadata_tables(grid),
@@ -106,53 +105,6 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
     }
     drawn = [verdict.plot for verdict in verdicts] + [section.forest for section in sections if section.forest]
     drawn += [plot for section in sections for _, plot in section.curves]
-    _write(output, texts, drawn)
-    for name, table in (("runs", grid.runs), ("means", grid.means), ("intervals", grid.intervals)):
-        table.to_csv(output / f"{name}.csv", index=False)
-
-
-def _summary(grid: GridResults) -> str:
-    axes = {"backbone": grid.backbones, "detector": grid.detectors, "category": grid.categories}
-    axes |= {"seed": grid.runs["seed"].unique()} if len(grid.runs) else {}
-    sizes = ", ".join(_plural(len(labels), name) for name, labels in axes.items())
-    if len(grid.runs):
-        done = int((grid.runs["status"] == "done").sum())
-        failed, missing = len(grid.runs) - done, len(grid.missing)
-        cells = _plural(done + failed + missing, "cell")
-        sizes += f": {done} of {cells} measured, {failed} failed, {missing} missing"
-    return f"{sizes}. Means are over the categories that are named with them, never over a whole data set."
-
-
-def _intervals(grid: GridResults) -> str:
-    """Return what the intervals cover, and what they leave out."""
-    anew = run_metadata.trained_anew(grid)
-    once = [backbone for backbone in grid.backbones if backbone not in anew]
-    text = "The intervals hold 95 % of a paired bootstrap over test images and seeds."
-    if anew and len(grid.runs):
-        text += f" Every seed of these backbones is a training of its own: {', '.join(anew)}."
-    if once and len(grid.runs):
-        text += f" Another training of these backbones, each of which is one set of weights, is not covered: {', '.join(once)}."
-    return (
-        f"{text} This report has {len(grid.intervals)} such intervals: without any difference, about 1 in 20 would exclude "
-        "0 by chance."
-    )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun.removesuffix('y')}{'ies' if noun[-1] == 'y' else 's'}"
-
-
-def _check_output(output: Path) -> None:
-    """Refuse a folder that holds anything but a report of ours."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file, expected a folder for the report: give another as --output")
-    page = output / PAGE
-    ours = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:1000]
-    if output.is_dir() and any(output.iterdir()) and not ours:
-        raise ValueError(f"{output} is neither empty nor an earlier report: give another folder as --output")
-
-
-def _write(output: Path, texts: Mapping[str, str], drawn: Sequence[Plot]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     # the page first: an interrupted report is then recognized, and can be written again
     for name, text in texts.items():
@@ -163,6 +115,18 @@ def _write(output: Path, texts: Mapping[str, str], drawn: Sequence[Plot]) -> Non
         path = output / plot.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(plot.svg, encoding="utf-8")
+    for name, table in (("runs", grid.runs), ("means", grid.means), ("intervals", grid.intervals)):
+        table.to_csv(output / f"{name}.csv", index=False)
+
+
+def _check_output(output: Path) -> None:
+    """Refuse a folder that holds anything but a report of ours."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file, expected a folder for the report: give another as --output")
+    page = output / PAGE
+    ours = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:1000]
+    if output.is_dir() and any(output.iterdir()) and not ours:
+        raise ValueError(f"{output} is neither empty nor an earlier report: give another folder as --output")
 
 
 def _to_html(markdown: str) -> str:
@@ -256,9 +220,5 @@ def _forest(
         forest_rows.append(plots.ForestRow(label, found, strong=label == OVER_CATEGORIES))
     metrics = {metric for row in forest_rows for metric, name in row.intervals if name in series}
     reach = scale[["difference", "low", "high"]].abs().max(axis=1).groupby(scale["metric"]).max()
-    panels = [
-        plots.Panel(metric, LABELS[metric], max(0.005, 1.08 * reach[metric]))
-        for metric in HEADLINE
-        if metric in metrics
-    ]
-    return Plot(path, plots.forest(path, forest_rows, panels, series), description) if metrics else None
+    limits = {metric: max(0.005, 1.08 * reach[metric]) for metric in HEADLINE if metric in metrics}
+    return Plot(path, plots.forest(path, forest_rows, limits, series), description) if limits else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from anomalib_spd.benchmark.results import Scores
 from anomalib_spd.report.bootstrap import Interval
-from anomalib_spd.report.tables import format_difference
+from anomalib_spd.report.tables import LABELS, format_difference
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # placeholders that a page replaces by its own colors: text and paper
@@ -49,14 +49,6 @@ POINTS = 120
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-class Panel(NamedTuple):
-    """A panel of a forest plot: a metric, its title, and how far the axis reaches on both sides of 0."""
-
-    metric: str
-    title: str
-    limit: float
-
-
 class ForestRow(NamedTuple):
     """A row of a forest plot: its label, and the intervals by metric and series."""
 
@@ -65,13 +57,13 @@ class ForestRow(NamedTuple):
     strong: bool = False
 
 
-def forest(name: str, rows: Sequence[ForestRow], panels: Sequence[Panel], series: Mapping[str, str]) -> str:
+def forest(name: str, rows: Sequence[ForestRow], limits: Mapping[str, float], series: Mapping[str, str]) -> str:
     """Plot differences with their intervals, one panel per metric; markers are filled where the interval excludes 0.
 
     Args:
         name: unique in the page.
         rows: from top to bottom.
-        panels: from left to right.
+        limits: metric -> how far its axis reaches on both sides of 0; from left to right.
         series: what is compared -> its color.
 
     Returns:
@@ -82,14 +74,14 @@ def forest(name: str, rows: Sequence[ForestRow], panels: Sequence[Panel], series
     height = top + bottom + (0.14 + 0.14 * len(series)) * len(rows)
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, height))
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(limits), sharey=True, squeeze=False)[0]
         left = min(0.3, 0.02 + 0.0068 * max(len(row.label) for row in rows))
         figure.subplots_adjust(left, bottom / height, 0.95, 1 - top / height, wspace=0.36)
-        for axis, panel in zip(axes, panels, strict=True):
-            _forest_axis(axis, panel)
+        for axis, (metric, limit) in zip(axes, limits.items(), strict=True):
+            _forest_axis(axis, LABELS[metric], limit)
             for y, row in enumerate(rows):
                 for at, (label, color) in enumerate(series.items()):
-                    if interval := row.intervals.get((panel.metric, label)):
+                    if interval := row.intervals.get((metric, label)):
                         shift = 0.7 * ((at + 0.5) / len(series) - 0.5)
                         _mark(axis, y + shift, interval, color, row.strong)
         axes[0].set_yticks(range(len(rows)), [row.label for row in rows])
@@ -108,9 +100,9 @@ def _legend_shape(labels: Collection[str]) -> tuple[int, int]:
     return columns, -(-len(labels) // columns)
 
 
-def _forest_axis(axis: Axes, panel: Panel) -> None:
-    axis.set_title(panel.title)
-    axis.set_xlim(-panel.limit, panel.limit)
+def _forest_axis(axis: Axes, title: str, limit: float) -> None:
+    axis.set_title(title)
+    axis.set_xlim(-limit, limit)
     axis.axvline(0, color=FAINT, lw=0.8)
     axis.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))  # more would touch each other
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.3g}" if abs(x) > 1e-9 else "0"))

@@ -13,23 +13,21 @@ SETTINGS = {
     "map": ("anomaly map {} px", ""),
     "coreset_sampling_ratio": ("coreset {}", ""),
     "device": ("on {}", ""),
-    "threads": ("{} threads", ""),
+    "threads": ("threads: {}", ""),
 }
+COLUMNS = [
+    *("detector", "status", *SETTINGS, "train_images", "train_anomalous", "test_normal", "test_anomalous"),
+    *("fit_seconds", "inference_seconds", "peak_memory_bytes", "pixel_AUROC", "sha256", "error"),
+]
 
 
 def settings(grid: GridResults, detector: str) -> list[str]:
-    """Return the settings of a detector's measured cells as phrases; cells that differ are separated by slashes.
-
-    Args:
-        grid: the results.
-        detector: label.
-    """
+    """Return the settings of a detector's measured cells as phrases; cells that differ are separated by slashes."""
     runs = _measured(grid)
-    runs = runs[runs["detector"] == detector] if len(runs) else runs
+    runs = runs[runs["detector"] == detector]
     phrases = []
     for column, (phrase, otherwise) in SETTINGS.items():
-        values = runs[column].astype(object).where(runs[column].notna(), None) if column in runs else []
-        distinct = dict.fromkeys(otherwise if value is None else phrase.format(value) for value in values)
+        distinct = dict.fromkeys(otherwise if pd.isna(value) else phrase.format(value) for value in runs[column])
         phrases.append(" / ".join(text for text in distinct if text))
     versions = [column for column in runs if column.startswith("version_")]
     of_cells = [", ".join(f"{name[8:]} {row[name]}" for name in versions) for _, row in runs[versions].iterrows()]
@@ -47,7 +45,7 @@ def images_table(grid: GridResults) -> Table:
     rows = {}
     for category, of in _measured(grid).groupby("category", sort=False):
         masks = "yes" if of["pixel_AUROC"].notna().any() else "no"
-        counts = [" / ".join(dict.fromkeys(_count(n) for n in of.get(column, [0]))) for column in columns]
+        counts = [" / ".join(dict.fromkeys(_count(n) for n in of[column])) for column in columns]
         rows[category] = [masks, *counts]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["masks", *columns.values()])
     return to_table(frame.reindex(grid.categories).reset_index(names="category"), 2)
@@ -86,22 +84,28 @@ def weights_table(grid: GridResults) -> Table:
 
 def failures_table(grid: GridResults) -> Table:
     """Return every failed cell with its error."""
-    failed = grid.runs[grid.runs["status"] != "done"]
+    failed = _runs(grid)[lambda runs: runs["status"] != "done"]
     cells = [f"{r.backbone} / {r.detector} / {r.category} / seed {r.seed}" for r in failed.itertuples()]
-    errors = failed["error"].str.split(": ", n=1)
-    return to_table(pd.DataFrame({"cell": cells, "error": errors.str[0], "message": errors.str[1]}), 3)
+    errors = [str(error).partition(": ") for error in failed["error"].astype(object).fillna("unknown")]
+    rows = [(cell, error, message) for cell, (error, _, message) in zip(cells, errors, strict=True)]
+    return to_table(pd.DataFrame(rows, columns=["cell", "error", "message"]), 3)
 
 
 def trained_anew(grid: GridResults) -> list[str]:
     """Return the backbones of which every seed has weights of its own."""
-    if not len(grid.runs):
+    if "sha256" not in grid.runs:
         return []
-    weights = grid.runs.groupby(["backbone", "category"])["name"].nunique().groupby("backbone").max()
+    weights = grid.runs.groupby(["backbone", "category"])["sha256"].nunique().groupby("backbone").max()
     return [backbone for backbone in grid.backbones if weights.get(backbone, 1) > 1]
 
 
 def _measured(grid: GridResults) -> pd.DataFrame:
-    return grid.runs[grid.runs["status"] == "done"] if len(grid.runs) else grid.runs
+    return _runs(grid)[lambda runs: runs["status"] == "done"]
+
+
+def _runs(grid: GridResults) -> pd.DataFrame:
+    """Return the runs with all columns that these tables read: a CSV file may lack some."""
+    return grid.runs.reindex(columns=grid.runs.columns.union(COLUMNS, sort=False))
 
 
 def _count(value: float) -> str:

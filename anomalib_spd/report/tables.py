@@ -24,38 +24,21 @@ class Table(NamedTuple):
 
 
 def to_table(frame: pd.DataFrame, labels: int) -> Table:
-    """Return a data frame as a table; what is missing is printed as ``-``.
-
-    Args:
-        frame: of text.
-        labels: number of columns with words, which are escaped for Markdown.
-    """
+    """Return a data frame of text as a table, its first ``labels`` columns escaped; missing values are printed as ``-``."""
     rows = [[NOTHING if pd.isna(value) else str(value) for value in row] for row in frame.values]
     escaped = [[*map(escape_markdown, row[:labels]), *row[labels:]] for row in rows]
     return Table([*map(escape_markdown, map(str, frame.columns))], escaped, labels)
 
 
 def results_table(grid: GridResults, detector: str) -> Table:
-    """Return the metrics of a detector by category and on the mean over categories: mean and deviation over seeds.
-
-    Args:
-        grid: the results.
-        detector: label.
-    """
+    """Return a detector's metrics by category and on the mean over categories, as mean and deviation over seeds."""
     of = grid.means[grid.means["detector"] == detector]
     of = of.assign(text=[format_mean(row.mean, row.sd) for row in of[["mean", "sd"]].itertuples(index=False, name="F")])
     return _by_category(grid, of, "backbone", list(grid.backbones), LABELS)
 
 
 def differences_table(grid: GridResults, detector: str) -> Table:
-    """Return A minus B with its interval by category and on the mean over categories, for every pair.
-
-    Intervals that exclude 0 are bold.
-
-    Args:
-        grid: the results.
-        detector: label.
-    """
+    """Return every pair's A minus B with its interval, by category and on the mean; those that exclude 0 are bold."""
     of = grid.intervals[grid.intervals["detector"] == detector]
     texts = [
         f"{format_difference(difference)} [{format_difference(low)}, {format_difference(high)}]"

@@ -13,7 +13,8 @@ from sklearn.metrics import auc, precision_recall_curve, roc_curve
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 from anomalib_spd.report import plots
 from anomalib_spd.report.bootstrap import Interval
-from anomalib_spd.report.plots import SERIES, ForestRow, Panel, forest, inline, rates, thinned
+from anomalib_spd.report.page import HEADLINE
+from anomalib_spd.report.plots import SERIES, ForestRow, forest, inline, rates, thinned
 
 
 @pytest.fixture
@@ -85,11 +86,12 @@ def test_pixels_have_curves_only_where_there_are_masks() -> None:
 
 
 def test_forest_prints_every_value_and_label_and_fills_what_excludes_0() -> None:
-    intervals = {("m", "A"): Interval(0.0123, 0.002, 0.03, True), ("m", "B"): Interval(-0.04, -0.09, 0.01, False)}
-    svg = forest(
-        "it", [ForestRow("some category", intervals)], [Panel("m", "AU-ROC", 0.1)], dict.fromkeys("AB", SERIES[0])
-    )
-    assert {"some category", "AU-ROC", "+0.012", "-0.040", "A", "B"} <= {*texts(svg)}
+    intervals = {
+        ("image_AUROC", "A"): Interval(0.0123, 0.002, 0.03, True),
+        ("image_AUROC", "B"): Interval(-0.04, -0.09, 0.01, False),
+    }
+    svg = forest("it", [ForestRow("some category", intervals)], {"image_AUROC": 0.1}, dict.fromkeys("AB", SERIES[0]))
+    assert {"some category", "image AU-ROC", "+0.012", "-0.040", "A", "B"} <= {*texts(svg)}
     marks = [
         style for style in re.findall(r'style="([^"]*)"', svg) if f"stroke: {SERIES[0]}; stroke-width: 1.2" in style
     ]
@@ -123,9 +125,9 @@ def test_a_legend_stays_within_its_plot_and_off_the_curves(
     drawn: list[Figure] = []
     monkeypatch.setattr(plots, "_svg", lambda figure, name: drawn.append(figure) or "")
     names = [label.format(number) for number in range(count)]
-    intervals = {("m", name): Interval(0.01, 0.002, 0.03, True) for name in names}
-    rows, panels = [ForestRow("some category", intervals)] * 2, [Panel("m", "AU-ROC", 0.1)] * 4
-    forest("it", rows, panels, dict.fromkeys(names, SERIES[0]))
+    intervals = {("image_AUROC", name): Interval(0.01, 0.002, 0.03, True) for name in names}
+    rows, limits = [ForestRow("some category", intervals)] * 2, dict.fromkeys(HEADLINE, 0.1)
+    forest("it", rows, limits, dict.fromkeys(names, SERIES[0]))
     plots.curves("it", {name: [scores(True)] for name in names})
     for figure in drawn:
         FigureCanvasAgg(figure).draw()
