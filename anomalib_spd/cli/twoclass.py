@@ -1,4 +1,4 @@
-"""The command ``anomalib-spd twoclass``: one training on normal and defective images, and what came of it."""
+"""The command ``anomalib-spd twoclass``: train and test a model on normal and defective images."""
 
 import json
 import sys
@@ -14,7 +14,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from anomalib_spd.benchmark import cell as judge
-from anomalib_spd.benchmark.grid import reason
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import RECORD, Cell, write
 from anomalib_spd.cli.training import TrainingCLI
@@ -26,7 +25,7 @@ ORIGIN = "run.json"
 
 
 def run(args: list[str]) -> int:
-    """Run ``anomalib-spd twoclass ...``; returns its exit status: 0, or 1 where it could not be carried out.
+    """Run ``anomalib-spd twoclass ...``; return its exit status: 0, or 1 after an error.
 
     Args:
         args: what follows ``anomalib-spd twoclass``.
@@ -34,21 +33,21 @@ def run(args: list[str]) -> int:
     try:
         _run(TwoClassCLI("twoclass", TwoClassModule, AnomalibDataModule, args))
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print("error:", reason(error), file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
 
 
 class TwoClassCLI(TrainingCLI):
-    """A training as long as the model says, watched by the judge."""
+    """Parses a training of the model's own length, whose test scores are recorded."""
 
     model: TwoClassModule
     datamodule: AnomalibDataModule
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Give the trainer the model's length, and what watches over the run (a hook of ``LightningCLI``)."""
+        """Give the trainer the model's length and the callbacks of a run (a hook of ``LightningCLI``)."""
         self.recorder = ScoreRecorder()
-        # images held out of the training set choose a checkpoint; without them it is the last: test images never do
+        # held-out training images choose the checkpoint; without them it is the last one: test images never choose
         held_out = self.datamodule.val_split_mode is not ValSplitMode.NONE
         folder = self.config.checkpoint.dirpath
         self.best = ModelCheckpoint(folder, "best", "val_loss", enable_version_counter=False) if held_out else None
@@ -57,7 +56,7 @@ class TwoClassCLI(TrainingCLI):
         return super().instantiate_trainer(**self.model.trainer_arguments, callbacks=callbacks, **kwargs)
 
     def plan(self) -> judge.Plan:
-        """What the run is made of."""
+        """Return the settings of the run, for its record."""
         config = json.loads(self.parser.dump(self.config, format="json"))
         model, data = config["model"], config["data"]
         backbone = model["init_args"]["backbone"]
@@ -83,7 +82,7 @@ def _run(cli: TwoClassCLI) -> None:
     data.setup()
     folder = Path(trainer.default_root_dir)
     plan = cli.plan()
-    _claim(folder, plan)
+    _claim_folder(folder, plan)
     if drawn := getattr(data, "drawn", []):
         print(f"{len(drawn)} training images drawn:", *drawn)
     model.evaluator = judge.evaluator(model, data)
@@ -102,8 +101,8 @@ def _run(cli: TwoClassCLI) -> None:
     print(f"Figures: {folder / RECORD}; heatmaps: {folder / 'images'}; checkpoints: {folder / 'checkpoints'}")
 
 
-def _claim(folder: Path, plan: judge.Plan) -> None:
-    """Note what a folder is of, or refuse one that is of another run: its checkpoint must not be gone on from."""
+def _claim_folder(folder: Path, plan: judge.Plan) -> None:
+    """Record a run's settings in its folder, or check them: a run must not resume from another's checkpoint."""
     path = folder / ORIGIN
     origin = {"seed": plan.cell.seed, **plan.origin}
     if path.is_file():

@@ -1,4 +1,4 @@
-"""VisA's 2-class track: normal and defective images to learn from, data and LightningModules."""
+"""VisA's 2-class track: data modules and models that learn from normal and defective images."""
 
 from anomalib_spd.twoclass.base import TwoClassModule
 from anomalib_spd.twoclass.classifier import Classifier

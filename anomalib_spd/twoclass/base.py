@@ -1,4 +1,4 @@
-"""What classifier and segmenter share: length, optimiser, thresholds."""
+"""Base of classifier and segmenter: length, optimizer, thresholds."""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,44 +16,44 @@ from torch import Tensor, nn
 
 
 class TwoClassNetwork(nn.Module):
-    """A network that gives logits in training and anomalib's predictions otherwise.
+    """Base of networks that return logits in training and anomalib's predictions otherwise.
 
     Shape:
-        - images: float ``(B, 3, H, W)``, normalised by ImageNet's statistics
+        - images: float ``(B, 3, H, W)``, normalized by ImageNet's statistics
     """
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits of a defect: ``(B,)`` of images, or ``(B, 1, H, W)`` of pixels."""
+        """Return the logits of a defect: ``(B,)`` for images, or ``(B, 1, H, W)`` for pixels."""
 
     @abstractmethod
-    def judge(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
-        """Return the logits, and the scores and maps that they make: probabilities in ``[0, 1]``."""
+    def predict(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
+        """Return the logits, and scores and maps computed from them: probabilities in ``[0, 1]``."""
 
     def forward(self, images: Tensor) -> Tensor | InferenceBatch:
         """Return logits in training, else predictions."""
-        return self.logits(images) if self.training else self.judge(images)[1]
+        return self.logits(images) if self.training else self.predict(images)[1]
 
 
 class TwoClassModule(AnomalibModule):
-    """Trains a network on normal and defective images by Adam with a cosine to 0.
+    """Base of models that learn from normal and defective images, by AdamW with a cosine schedule to 0.
 
-    Scores and anomaly maps are probabilities, so the threshold is 1/2, nothing is to be normalised, and no validation
-    images are needed.
+    Scores and anomaly maps are probabilities: the threshold is 1/2, nothing needs normalization, and no validation images are
+    needed.
 
-    Source: SPD (ECCV 2022), 2-class experiments. Optimiser and length are not known; they are ours.
+    Source: SPD (ECCV 2022), 2-class experiments. Optimizer and length are ours; the paper does not give them.
 
     Args:
         learning_rate: at the start of the cosine.
         weight_decay: of AdamW; 0 is Adam.
-        steps: of the optimiser, the length of the training whatever the number of images.
-        pre_processor: resizes and normalises; ``True`` is anomalib's, 256 x 256.
+        steps: of the optimizer; the length of the training, whatever the number of images.
+        pre_processor: resizes and normalizes; ``True`` is anomalib's, 256 x 256.
         post_processor: none is needed; anomalib's fits its thresholds to validation images.
-        evaluator: as anomalib's models take it.
-        visualizer: likewise.
+        evaluator: see anomalib's models.
+        visualizer: see anomalib's models.
 
     Raises:
-        ValueError: a length, rate or decay out of range.
+        ValueError: if length, rate or decay is out of range.
     """
 
     model: TwoClassNetwork
@@ -63,18 +63,18 @@ class TwoClassModule(AnomalibModule):
         learning_rate: float,
         weight_decay: float,
         steps: int,
-        pre_processor: PreProcessor | bool,
-        post_processor: PostProcessor | bool,
-        evaluator: Evaluator | bool,
-        visualizer: Visualizer | bool,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = False,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
     ) -> None:
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        for name, value, valid in (
+        for name, value, is_valid in (
             ("steps", steps, steps >= 1),
             ("learning_rate", learning_rate, learning_rate > 0),
             ("weight_decay", weight_decay, weight_decay >= 0),
         ):
-            if not valid:
+            if not is_valid:
                 raise ValueError(f"`{name}` is positive (a decay may be 0). Got {value}.")
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -82,39 +82,39 @@ class TwoClassModule(AnomalibModule):
 
     @abstractmethod
     def training_loss(self, batch: ImageBatch) -> Tensor:
-        """Return the loss of a batch as it came, a scalar; what is random about training is drawn here."""
+        """Return the loss of a batch, a scalar, after random augmentation."""
 
     @abstractmethod
     def criterion(self, logits: Tensor, batch: ImageBatch) -> Tensor:
-        """Return the loss of what the network says of a batch, a scalar."""
+        """Return the loss of the network's logits for a batch, a scalar."""
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Return the loss, a scalar, and log it."""
+        """Log and return the loss, a scalar."""
         loss = self.training_loss(batch)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Any:
-        """Log the loss of held-out training images and return the batch with its predictions."""
-        logits, predictions = self.model.judge(plain(batch.image))
+        """Log the loss of held-out training images, and return the batch with its predictions."""
+        logits, predictions = self.model.predict(plain(batch.image))
         self.log("val_loss", self.criterion(logits, batch), prog_bar=True, on_epoch=True, batch_size=len(logits))
         batch.update(**predictions._asdict())
         return batch
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW with a cosine to 0 over all steps."""
+        """Return AdamW with a cosine schedule to 0 over all steps."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """What anomalib's ``Engine`` hands to the trainer."""
+        """Arguments that anomalib's ``Engine`` passes to the trainer."""
         return {"max_steps": self.steps, "max_epochs": -1, "num_sanity_val_steps": 0}
 
     @property
     def learning_type(self) -> LearningType:
-        """One-class, the only one of anomalib's types that is trained: it has none for models that learn from defects."""
+        """One-class, the only trained type of anomalib: it has none for models that learn from defects."""
         return LearningType.ONE_CLASS
 
 

@@ -1,4 +1,4 @@
-"""What must hold of images before a model is trained and tested on them by a 2-class protocol."""
+"""Checks of the images that a 2-class protocol trains and tests on."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +16,6 @@ CLASSES = {"normal": LabelName.NORMAL, "anomalous": LabelName.ABNORMAL}
 def check_files(paths: Iterable[str]) -> None:
     """Check that files exist.
 
-    Args:
-        paths: of the files.
-
     Raises:
         FileNotFoundError: some do not; the message has their number and the first of them.
     """
@@ -26,37 +23,33 @@ def check_files(paths: Iterable[str]) -> None:
         raise FileNotFoundError(f"{len(missing)} missing file(s): {first_few(missing)}; complete the data set")
 
 
-def check_images(dataset: AnomalibDataset, what: str) -> None:
-    """Check that a data set has images of both classes, that they exist, and that every anomalous one has its mask.
+def check_images(dataset: AnomalibDataset, title: str) -> None:
+    """Check that a data set has existing images of both classes, and a mask for every anomalous one.
 
     Args:
-        dataset: which is checked; of the files, only the headers of anomalous images and masks are read.
-        what: its name in messages.
+        dataset: the data set; only the headers of anomalous images and masks are read.
+        title: its name in messages.
 
     Raises:
         ValueError: a class has no image; an anomalous image has no mask, or one of another size.
         FileNotFoundError: an image or mask does not exist.
     """
-    check_classes(dataset, what)
+    check_classes(dataset, title)
     samples = dataset.samples
     anomalous = samples[samples.label_index == LabelName.ABNORMAL]
     pairs = list(zip(anomalous.image_path, anomalous.mask_path, strict=True))
-    # where there is no mask, anomalib writes "", None or, by way of pandas, NaN
+    # for a missing mask, anomalib writes "", None or, through pandas, NaN
     if without := [image for image, mask in pairs if not (isinstance(mask, str) and mask)]:
         raise ValueError(
-            f"the {what} has {len(without)} anomalous images without a mask, but all need one: {first_few(without)}"
+            f"the {title} has {len(without)} anomalous images without a mask, but all need one: {first_few(without)}"
         )
     check_files([*samples.image_path, *anomalous.mask_path])
     if other := [image for image, mask in pairs if _size(image) != _size(mask)]:
-        raise ValueError(f"the {what} has {len(other)} images whose masks are of another size: {first_few(other)}")
+        raise ValueError(f"the {title} has {len(other)} images whose masks are of another size: {first_few(other)}")
 
 
-def check_classes(dataset: AnomalibDataset, what: str) -> None:
+def check_classes(dataset: AnomalibDataset, title: str) -> None:
     """Check that a data set has normal and anomalous images.
-
-    Args:
-        dataset: which is checked.
-        what: its name in messages.
 
     Raises:
         ValueError: a class has no image.
@@ -64,7 +57,7 @@ def check_classes(dataset: AnomalibDataset, what: str) -> None:
     for name, index in CLASSES.items():
         if index not in set(dataset.samples.label_index):
             raise ValueError(
-                f"the {what} has no {name} image; the 2-class protocols need normal and anomalous ones to train and to "
+                f"the {title} has no {name} image; the 2-class protocols need normal and anomalous ones to train and to "
                 "test on. Choose another category or, where a fraction divides the images, another fraction."
             )
 

@@ -1,4 +1,4 @@
-"""Is an image defective? A backbone fine-tuned to tell."""
+"""Classification of images as normal or defective, by a fine-tuned backbone."""
 
 from typing import Any, Literal
 
@@ -6,10 +6,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from anomalib.data import ImageBatch, InferenceBatch
-from anomalib.metrics import Evaluator
-from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
 from kornia.augmentation import RandomHorizontalFlip
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
@@ -18,14 +14,14 @@ from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, labels_o
 
 
 class ClassifierNetwork(TwoClassNetwork):
-    """A timm model with one logit, and where in the image it comes from.
+    """A timm model with one logit, and for CNNs a map of the logit's parts.
 
-    The anomaly map is what the head says of each location by itself, over the number of locations (of CNNs; a
-    transformer's tokens have none): with average pooling and a linear head these are parts of which the image's logit is the
-    sum, the class activation map of Zhou et al. (CVPR 2016). It is learnt from the labels of images alone, and coarse.
+    The anomaly map is the head's logit for each location alone, divided by the number of locations. With average pooling and a
+    linear head these parts add up to the image's logit: the class activation map of Zhou et al. (CVPR 2016). It is learned from
+    the labels of images alone, and coarse. Transformers have no map.
 
     Args:
-        backbone: name on the shelf or in timm.
+        backbone: registered name, or timm's.
         pretrained: start from the backbone's weights, not from scratch.
     """
 
@@ -33,29 +29,29 @@ class ClassifierNetwork(TwoClassNetwork):
         super().__init__()
         encoder: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=1)
         self.encoder = encoder.to(memory_format=torch.channels_last)
-        #: whether the network says where in the image a defect is
-        self.localizes = self._gives_maps()
+        #: whether there are anomaly maps
+        self.localizes = self._has_maps()
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits ``(B,)`` of a defect."""
-        return self._of_head(self._features(images))
+        return self._head(self._features(images))
 
-    def judge(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
-        """Return the logits, scores ``(B,)`` and, of CNNs, anomaly maps ``(B, 1, H, W)``."""
+    def predict(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
+        """Return the logits, scores ``(B,)`` and, for CNNs, anomaly maps ``(B, 1, H, W)``."""
         features = self._features(images)
-        logits = self._of_head(features)
+        logits = self._head(features)
         score = logits.sigmoid()
         anomaly_map = None
         if self.localizes:
             batch, _, height, width = features.shape
             locations = features.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None]
-            # by themselves, locations have logits of tens, which all become 1
-            parts = self._of_head(locations).view(batch, 1, height, width) / (height * width)
+            # undivided, the logits of locations are in the tens, and all become 1
+            parts = self._head(locations).view(batch, 1, height, width) / (height * width)
             anomaly_map = F.interpolate(parts, images.shape[-2:], mode="bilinear").sigmoid()
         return logits, InferenceBatch(pred_score=score, pred_label=score > 0.5, anomaly_map=anomaly_map)
 
     @torch.no_grad()
-    def _gives_maps(self) -> bool:
+    def _has_maps(self) -> bool:
         self.encoder.eval()
         features = self._features(torch.zeros(1, *self.encoder.pretrained_cfg["input_size"]))
         self.encoder.train()
@@ -65,7 +61,7 @@ class ClassifierNetwork(TwoClassNetwork):
         features: Tensor = self.encoder.forward_features(images.contiguous(memory_format=torch.channels_last))
         return features
 
-    def _of_head(self, features: Tensor) -> Tensor:
+    def _head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.encoder.forward_head(features)
         return logits.squeeze(1)
 
@@ -73,24 +69,21 @@ class ClassifierNetwork(TwoClassNetwork):
 class Classifier(TwoClassModule):
     """Binary classification of images: VisA's 2-class track, image level.
 
-    Training images are flipped horizontally, and nothing else is done to them: any other augmentation may look like a
-    defect, or hide one (SPD's authors).
+    Training images are flipped horizontally and not augmented otherwise: anything else may look like a defect, or hide one
+    (SPD's authors).
 
     Args:
-        backbone: name on the shelf or in timm.
+        backbone: registered name, or timm's.
         pretrained: start from the backbone's weights.
-        loss: ``weighted`` is cross-entropy in which the defective images count as much, all together, as the normal
-            ones; ``focal`` is the focal loss (gamma 2, alpha 1/4) of Lin et al. The paper does not say; ours.
-        learning_rate: see :class:`TwoClassModule`, as are all that follow.
+        loss: ``weighted`` is cross-entropy in which all defective images together weigh as much as all normal ones; ``focal``
+            is the focal loss (gamma 2, alpha 1/4) of Lin et al. Ours: the paper does not say.
+        learning_rate: at the start of the cosine.
         weight_decay: of AdamW.
-        steps: of the optimiser.
-        pre_processor: resizes and normalises.
-        post_processor: none is needed.
-        evaluator: as anomalib's models take it.
-        visualizer: likewise.
+        steps: of the optimizer.
+        **kwargs: the other arguments of :class:`TwoClassModule`.
 
     Raises:
-        ValueError: an unknown loss, and what :class:`TwoClassModule` refuses.
+        ValueError: for an unknown loss or a value out of range.
     """
 
     model: ClassifierNetwork
@@ -103,12 +96,9 @@ class Classifier(TwoClassModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         steps: int = 1000,
-        pre_processor: PreProcessor | bool = True,
-        post_processor: PostProcessor | bool = False,
-        evaluator: Evaluator | bool = True,
-        visualizer: Visualizer | bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, weight_decay, steps, pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(learning_rate, weight_decay, steps, **kwargs)
         if loss not in ("weighted", "focal"):
             raise ValueError(f"`loss` is 'weighted' or 'focal'. Got {loss!r}.")
         self.loss_name = loss
@@ -123,10 +113,10 @@ class Classifier(TwoClassModule):
         return self.model.localizes
 
     def on_fit_start(self) -> None:
-        """Weigh the classes by how many training images they have.
+        """Set the weight of defective images from the number of training images of each class.
 
         Raises:
-            ValueError: there are none of a class.
+            ValueError: if a class has no image.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # set by Lightning, missing in its annotations
         labels = data.train_data.samples.label_index
@@ -136,7 +126,7 @@ class Classifier(TwoClassModule):
                 f"A classifier learns from normal and defective images. Got {normal} normal and {defective} defective "
                 "ones: use a 2-class data module, such as anomalib_spd.twoclass.VisaTwoClass or TwoClass."
             )
-        if not getattr(data, "balanced", False):  # then the sampler has seen to it
+        if not getattr(data, "balanced", False):  # else the sampler balances the classes
             self.defect_weight.fill_(normal / defective)
 
     def training_loss(self, batch: ImageBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data with defects to train on: the protocols of VisA's 2-class track, over any anomalib image data module."""
+"""The protocols of VisA's 2-class track, which train on normal and anomalous images, over any anomalib image data module."""
 
 import logging
 import os
@@ -12,42 +12,38 @@ from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from torch.utils.data import DataLoader, WeightedRandomSampler
-from torchvision.transforms.v2 import Transform
 
 from anomalib_spd.files import first_few
 from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images
-from anomalib_spd.twoclass.splits import divided, ranked
+from anomalib_spd.twoclass.splits import hash_order, hash_split
 
 logger = logging.getLogger(__name__)
 
 
 class TwoClassDataModule(AnomalibDataModule):
-    """Base of data modules whose training images are normal and anomalous ones, both with masks.
+    """Base of data modules that train on normal and anomalous images with masks.
 
     A subclass gives the training pool and the test set (:meth:`_pools`). Test images never choose a model: there is no
-    validation set, or one that is taken from the training images.
+    validation set, or one taken from the training images.
 
     Args:
-        shots: train on that many normal and that many anomalous images of the training pool, the first of each class by
-            :func:`~anomalib_spd.twoclass.splits.ranked` of their names; by default on all.
-        draw: number of the draw; of no effect without ``shots``.
-        normal_only: leave the anomalous training images out after the draw, for detectors that learn from normal images
+        shots: number of normal and of anomalous images to train on, the first of each class in the training pool by
+            :func:`~anomalib_spd.twoclass.splits.hash_order`; by default all.
+        draw: number of the draw; no effect without ``shots``.
+        normal_only: leave out the anomalous training images after the draw, for detectors that learn from normal images
             alone; the test set is the same.
-        balanced: draw training images with replacement, as often of the one class as of the other; without it, every image
-            comes once an epoch. Ours: SPD's authors call imbalance the difficulty of this track, and give no remedy.
+        balanced: draw training images with replacement, equally often from both classes; otherwise every image comes once per
+            epoch. Ours: SPD's authors call imbalance the difficulty of this track, and give no remedy.
         train_batch_size: images per training batch.
         eval_batch_size: images per validation or test batch.
         num_workers: worker processes per loader.
-        train_augmentations: of training images and their masks.
-        val_augmentations: of validation images and their masks.
-        test_augmentations: of test images and their masks.
-        augmentations: where those of a stage are not given.
         val_split_mode: ``"none"`` or ``"from_train"``.
         val_split_ratio: share of the training images, of each class, that become the validation set.
-        seed: of anomalib's random choice of these; without it, that depends on torch's generator.
+        **kwargs: augmentations of images and masks, and the ``seed`` of the validation set's random choice (torch's generator
+            without it), as for every ``AnomalibDataModule``.
 
     Attributes:
-        root: the folder to which names of images are relative; known when ``_pools`` has returned.
+        root: the folder to which names of images are relative; ``_pools`` sets it.
 
     Raises:
         ValueError: for a value out of range.
@@ -64,13 +60,9 @@ class TwoClassDataModule(AnomalibDataModule):
         train_batch_size: int = 8,
         eval_batch_size: int = 8,
         num_workers: int = 8,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
         val_split_mode: ValSplitMode | str = "none",
         val_split_ratio: float = 0.2,
-        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         if shots is not None and shots < 1:
             raise ValueError(f"shots is the number of images of each class, at least 1, or None for all; got {shots}")
@@ -79,7 +71,7 @@ class TwoClassDataModule(AnomalibDataModule):
         if val_split_mode not in ("none", "from_train"):
             raise ValueError(
                 f"val_split_mode must be 'none' or 'from_train', got {str(val_split_mode)!r}: "
-                "neither test images nor made ones may choose a model"
+                "neither test images nor synthetic ones may choose a model"
             )
         if not 0 < val_split_ratio < 1:
             raise ValueError(f"val_split_ratio must lie between 0 and 1, got {val_split_ratio}")
@@ -87,38 +79,27 @@ class TwoClassDataModule(AnomalibDataModule):
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
             num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
             val_split_mode=val_split_mode,
             val_split_ratio=val_split_ratio,
             test_split_mode=TestSplitMode.FROM_DIR,  # by default anomalib drops the normal test images
-            seed=seed,
+            **kwargs,
         )
         self.shots = shots
         self.draw = draw
         self.normal_only = normal_only
         self.balanced = balanced
-        self._drawn: list[str] = []
-
-    @property
-    def drawn(self) -> list[str]:
-        """Names of the drawn images of both classes, sorted; empty without ``shots`` and before ``setup``.
-
-        ``normal_only`` does not change it: it names the draw, of which the anomalous half is then not trained on.
-        """
-        return list(self._drawn)
+        #: names of the drawn images of both classes, sorted, also with ``normal_only``; empty without ``shots``
+        self.drawn: list[str] = []
 
     @abstractmethod
     def _pools(self) -> tuple[AnomalibDataset, AnomalibDataset]:
-        """The training pool and the test set; sets ``root``."""
+        """Return the training pool and the test set; set ``root``."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Build the data sets, once: later calls leave them as they are.
+        """Build all data sets, once: later calls leave them unchanged.
 
         Args:
-            stage: as Lightning names it; all sets are built for any.
+            stage: as Lightning names it; no effect.
 
         Raises:
             ValueError: a class has no image, or fewer than ``shots``; an anomalous image has no mask, or one of another
@@ -126,7 +107,7 @@ class TwoClassDataModule(AnomalibDataModule):
             FileNotFoundError: an image or mask does not exist.
         """
         super().setup(stage)
-        # anomalib sets it for a trainer's calls alone; at another, a validation set without seed would be drawn anew
+        # anomalib sets it in a trainer's calls only; another call would draw a validation set without seed anew
         self._is_setup = True
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -148,10 +129,10 @@ class TwoClassDataModule(AnomalibDataModule):
         for name, names in by_class.items():
             if shots > len(names):
                 raise ValueError(f"shots is {shots}, but the training pool has {len(names)} {name} images; give fewer")
-        drawn = {path for names in by_class.values() for path in ranked(names, self.draw)[:shots]}
-        self._drawn = sorted(drawn)
+        self.drawn = sorted(path for names in by_class.values() for path in hash_order(names, self.draw)[:shots])
         sizes = " and ".join(f"{shots} of {len(names)} {name}" for name, names in by_class.items())
-        logger.info("Draw %d: %s training images: %s", self.draw, sizes, ", ".join(self._drawn))
+        logger.info("Draw %d: %s training images: %s", self.draw, sizes, ", ".join(self.drawn))
+        drawn = set(self.drawn)
         return _take(pool, [name in drawn for name in self._names(pool)])
 
     def _names(self, dataset: AnomalibDataset) -> list[str]:
@@ -162,36 +143,35 @@ class TwoClassDataModule(AnomalibDataModule):
         return {name: [path for path, label in pairs if label == index] for name, index in CLASSES.items()}
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
-        """Batches of the training set, in random order."""
+        """Return batches of the training set in random order."""
         if not self.balanced:
             return super().train_dataloader()
         labels = self.train_data.samples.label_index
-        sampler = WeightedRandomSampler((1 / labels.map(labels.value_counts())).tolist(), len(labels))
         return DataLoader(
             self.train_data,
             self.train_batch_size,
-            sampler=sampler,
+            sampler=WeightedRandomSampler((1 / labels.map(labels.value_counts())).tolist(), len(labels)),
             num_workers=self.num_workers,
             collate_fn=self.train_data.collate_fn,
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:
-        """Batches of the validation set; where there is none, no loader, so that Lightning does not validate."""
+        """Return batches of the validation set, or no loader without one, so that Lightning does not validate."""
         return super().val_dataloader() if len(getattr(self, "val_data", ())) else []
 
 
 class TwoClass(TwoClassDataModule):
     """The 2-class protocols over any anomalib image data module with masks.
 
-    All of its images, of training, validation and test, are pooled and split anew: of each class, the first
-    ``round(train_fraction * n)`` by :func:`~anomalib_spd.twoclass.splits.ranked` are the training pool, the rest the test
-    set. VisA's few-shot protocol is ``train_fraction=0.2`` with 5 or 10 ``shots``. Images are named relative to the
-    deepest folder that holds them all, so that neither its place nor the wrapped module's ``root`` matters; images of
-    unknown label are left out.
+    All images of the wrapped module, of training, validation and test, are pooled and split anew: the first
+    ``round(train_fraction * n)`` of each class by :func:`~anomalib_spd.twoclass.splits.hash_order` are the training pool, the
+    rest is the test set. VisA's few-shot protocol is ``train_fraction=0.2`` with 5 or 10 ``shots``. Names of images are
+    relative to the deepest folder that holds them all, so that its location does not matter. Images of unknown label are left
+    out.
 
-    The wrapped module says which images there are, and its data set class reads them. Its batch sizes, workers,
-    augmentations, splits and seed are not used: give them here. Where its ``test_split_mode`` is ``none``, by which anomalib
-    drops normal test images, it is set to ``from_dir``.
+    The wrapped module lists the images, and its data set class reads them. Its batch sizes, workers, augmentations, splits and
+    seed have no effect: give them here. If its ``test_split_mode`` is ``none``, with which anomalib drops normal test
+    images, it becomes ``from_dir``.
 
     Args:
         datamodule: the wrapped module; its ``category`` is this one's.
@@ -224,10 +204,10 @@ class TwoClass(TwoClassDataModule):
 
     @property
     def name(self) -> str:  # type: ignore[override] # a property in anomalib, an attribute in Lightning
-        """Once set up, the folder that holds all images: below it, anomalib's visualizer keeps their folders apart.
+        """Name of the folder that holds all images, once set up: anomalib's visualizer repeats the folders below it.
 
-        By the name of the class it keeps but the last, so that ``train/good/000.png`` and ``test/good/000.png``, of which
-        both may be test images here, would share one picture.
+        Below the name of the class it would repeat the last folder only, so that ``train/good/000.png`` and
+        ``test/good/000.png``, which both may be test images here, would be the same file.
         """
         return self.root.name if hasattr(self, "root") else type(self).__name__
 
@@ -239,36 +219,35 @@ class TwoClass(TwoClassDataModule):
         pool = self._pool()
         self.root = Path(os.path.commonpath([Path(path).parent for path in pool.samples.image_path]))
         by_class = self._names_by_class(pool).values()
-        chosen = {name for names in by_class for name in divided(names, self.train_fraction, self.split_seed)[0]}
+        chosen = {name for names in by_class for name in hash_split(names, self.train_fraction, self.split_seed)[0]}
         is_chosen = [name in chosen for name in self._names(pool)]
-        return _take(pool, is_chosen, "train"), _take(pool, [not it for it in is_chosen], "test")
+        train, test = _take(pool, is_chosen), _take(pool, [not each for each in is_chosen])
+        train.samples["split"], test.samples["split"] = "train", "test"
+        return train, test
 
     def _pool(self) -> AnomalibDataset:
         wrapped = self.datamodule
         if wrapped.test_split_mode == TestSplitMode.NONE:
             wrapped.test_split_mode = TestSplitMode.FROM_DIR
         wrapped.setup()
-        pool, *others = [
-            getattr(wrapped, f"{it}_data") for it in ("train", "test", "val") if hasattr(wrapped, f"{it}_data")
-        ]
-        if any(isinstance(part, SyntheticAnomalyDataset) for part in (pool, *others)):
+        parts = [getattr(wrapped, f"{name}_data", None) for name in ("train", "test", "val")]
+        if any(isinstance(part, SyntheticAnomalyDataset) for part in parts):
             raise ValueError(
                 f"{wrapped.name} makes synthetic anomalies, which are no test; "
                 "give it test_split_mode: from_dir and val_split_mode: none"
             )
-        for other in others:
+        pool: AnomalibDataset = parts[0]
+        for other in filter(None, parts[1:]):
             known = set(pool.samples.image_path)
             if any(new := [path not in known for path in other.samples.image_path]):
                 pool = pool + _take(other, new)
         pool = _take(pool, pool.samples.label_index.isin(list(CLASSES.values())))
-        # pandas forgets it where the parts differ; that there are masks is checked later
+        # pandas drops it if the parts differ; setup checks that there are masks
         pool.samples.attrs["task"] = "segmentation"
         check_classes(pool, f"data of {wrapped.name}")
         return pool
 
 
-def _take(dataset: AnomalibDataset, keep: Iterable[bool], split: str | None = None) -> AnomalibDataset:
-    part: AnomalibDataset = dataset.subsample([index for index, kept in enumerate(keep) if kept])
-    if split:
-        part.samples["split"] = split
+def _take(dataset: AnomalibDataset, mask: Iterable[bool]) -> AnomalibDataset:
+    part: AnomalibDataset = dataset.subsample([index for index, is_taken in enumerate(mask) if is_taken])
     return part

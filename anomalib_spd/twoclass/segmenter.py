@@ -1,4 +1,4 @@
-"""Which pixels are defective? A U-Net, or its like, with a backbone for an encoder."""
+"""Segmentation of defects, by a U-Net or another architecture with a backbone as its encoder."""
 
 from typing import Any
 
@@ -6,17 +6,13 @@ import torch
 import torch.nn.functional as F
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.data.utils.tiler import Tiler
-from anomalib.metrics import Evaluator
-from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
 from kornia.augmentation import AugmentationSequential, RandomCrop, RandomHorizontalFlip
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, masks_of, plain
 
-# every encoder halves five times, and decoders double as often
+# every encoder halves its input five times, and decoders double it as often
 STRIDE = 32
 
 
@@ -24,16 +20,16 @@ class SegmenterNetwork(TwoClassNetwork):
     """An architecture of segmentation-models-pytorch on a timm encoder, for images of any size.
 
     Args:
-        backbone: name on the shelf or in timm.
-        pretrained: start from the backbone's weights, not from scratch; the decoder always does.
+        backbone: registered name, or timm's.
+        pretrained: start from the backbone's weights, not from scratch, as the decoder does.
         architecture: name in segmentation-models-pytorch.
         architecture_args: its options, such as ``decoder_channels``.
-        tile: side of the square tiles, pixels, in which larger images pass; they overlap by half, and where they do
-            the mean counts. Without it images pass whole.
+        tile: height and width of the tiles, pixels, into which larger images are cut; they overlap by half, and overlaps
+            are averaged. Without it images pass whole.
 
     Raises:
-        ModuleNotFoundError: segmentation-models-pytorch is missing.
-        ValueError: unknown architecture, or a tile that is no multiple of 32.
+        ModuleNotFoundError: if segmentation-models-pytorch is missing.
+        ValueError: for an unknown architecture, or a tile that is no multiple of 32.
     """
 
     def __init__(
@@ -72,13 +68,13 @@ class SegmenterNetwork(TwoClassNetwork):
             return self._whole(images)
         height, width = images.shape[-2:]
         tiler = Tiler(self.tile, self.tile // 2)
-        tiles = tiler.tile(_grown(images, max(height, self.tile), max(width, self.tile)))
-        # as many at a time as there are images: the memory that a batch of tile-sized images takes
+        tiles = tiler.tile(_pad(images, max(height, self.tile), max(width, self.tile)))
+        # batches of tiles: the memory of a batch of tile-sized images
         logits = torch.cat([self._whole(some) for some in tiles.split(len(images))])
         return tiler.untile(logits)[..., :height, :width]
 
-    def judge(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
-        """Return the logits, anomaly maps and masks ``(B, 1, H, W)``; an image scores as its worst pixel, ``(B,)``."""
+    def predict(self, images: Tensor) -> tuple[Tensor, InferenceBatch]:
+        """Return the logits, anomaly maps and masks ``(B, 1, H, W)``; an image has the score of its worst pixel, ``(B,)``."""
         logits = self.logits(images)
         anomaly_map = logits.sigmoid()
         score = anomaly_map.amax(dim=(1, 2, 3))
@@ -88,39 +84,36 @@ class SegmenterNetwork(TwoClassNetwork):
 
     def _whole(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        grown = _grown(images, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
-        logits: Tensor = self.network(grown.contiguous(memory_format=torch.channels_last))
+        padded = _pad(images, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
+        logits: Tensor = self.network(padded.contiguous(memory_format=torch.channels_last))
         return logits[..., :height, :width]
 
 
 class Segmenter(TwoClassModule):
     """Segmentation of defects: VisA's 2-class track, pixel level.
 
-    Training images are flipped horizontally, and nothing else is done to them but for the crop of ``tile``.
+    Training images are flipped horizontally, cropped if there is a ``tile``, and not augmented otherwise.
 
-    Source: SPD (ECCV 2022) with its authors' words on batch (8), images (about 800 px), architecture (U-Net), loss (focal)
-    and augmentation.
+    Source: SPD (ECCV 2022), and its authors on batch (8), images (about 800 px), architecture (U-Net), loss (focal) and
+    augmentation.
 
     Args:
-        backbone: name on the shelf or in timm.
+        backbone: registered name, or timm's.
         pretrained: start from the backbone's weights.
         architecture: name in segmentation-models-pytorch: ``unet``, ``unetplusplus``, ``fpn``, ``deeplabv3plus``, ...
         architecture_args: its options, such as ``decoder_channels``.
-        tile: side of square tiles, pixels: such crops are learnt from, and images are segmented tile by tile, so that
+        tile: height and width of tiles, pixels: the model trains on such crops and segments images tile by tile, so that
             they need not be shrunk. Without it, images pass whole.
-        focal_alpha: weight of defective pixels in the focal loss, of the others 1 minus it; -1 weighs them alike. Ours.
+        focal_alpha: weight of defective pixels in the focal loss, 1 minus that of the others; -1 for equal weights. Ours.
         focal_gamma: exponent of the focal loss. Ours.
-        learning_rate: see :class:`TwoClassModule`, as are all that follow.
+        learning_rate: at the start of the cosine.
         weight_decay: of AdamW.
-        steps: of the optimiser.
-        pre_processor: resizes and normalises.
-        post_processor: none is needed.
-        evaluator: as anomalib's models take it.
-        visualizer: likewise.
+        steps: of the optimizer.
+        **kwargs: the other arguments of :class:`TwoClassModule`.
 
     Raises:
-        ModuleNotFoundError: segmentation-models-pytorch is missing.
-        ValueError: unknown architecture, an invalid tile, and what :class:`TwoClassModule` refuses.
+        ModuleNotFoundError: if segmentation-models-pytorch is missing.
+        ValueError: for an unknown architecture, an invalid tile, or a value out of range.
     """
 
     model: SegmenterNetwork
@@ -137,12 +130,9 @@ class Segmenter(TwoClassModule):
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
         steps: int = 5000,
-        pre_processor: PreProcessor | bool = True,
-        post_processor: PostProcessor | bool = False,
-        evaluator: Evaluator | bool = True,
-        visualizer: Visualizer | bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(learning_rate, weight_decay, steps, pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(learning_rate, weight_decay, steps, **kwargs)
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.model = SegmenterNetwork(backbone, pretrained, architecture, architecture_args, tile)
@@ -150,7 +140,7 @@ class Segmenter(TwoClassModule):
         self.augment = AugmentationSequential(RandomHorizontalFlip(p=0.5), *crop, data_keys=["input", "mask"])
 
     def training_loss(self, batch: ImageBatch) -> Tensor:
-        """Return the loss of randomly flipped, and with tiles cropped, images."""
+        """Return the loss of randomly flipped and, with ``tile``, cropped images."""
         images, masks = self.augment(plain(batch.image), masks_of(batch))
         return self._focal(self.model.logits(images), masks)
 
@@ -163,7 +153,7 @@ class Segmenter(TwoClassModule):
         return loss
 
 
-def _grown(images: Tensor, height: int, width: int) -> Tensor:
-    """Return images with their last row and column repeated as often as is missing."""
+def _pad(images: Tensor, height: int, width: int) -> Tensor:
+    """Return images padded at the bottom and right by repeating the last row and column."""
     missing = (0, width - images.shape[-1], 0, height - images.shape[-2])
     return F.pad(images, missing, mode="replicate") if any(missing) else images

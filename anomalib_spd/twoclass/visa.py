@@ -1,4 +1,4 @@
-"""VisA's 2-class track: its official high-shot and few-shot splits, read from the data set as it is delivered."""
+"""The official high-shot and few-shot splits of VisA's 2-class track, read from the data set as it is delivered."""
 
 import csv
 from pathlib import Path, PurePosixPath
@@ -22,17 +22,17 @@ LABELS = {"normal": LabelName.NORMAL, "anomaly": LabelName.ABNORMAL}
 
 
 class VisaTwoClass(TwoClassDataModule):
-    """VisA by the 2-class splits of SPot-the-Difference (Zou et al., ECCV 2022).
+    """VisA with the 2-class splits of SPot-the-Difference (Zou et al., ECCV 2022).
 
-    ``highshot`` trains on 60 % of each class, ``fewshot`` on ``shots`` (5 or 10 in the paper, averaged over 5 draws) of
-    each, drawn from a pool of 20 %, or on the whole pool where ``shots`` is not given; the rest is tested on. Images are
-    read where VisA has them, ``<root>/<category>/Data/Images``, and split by ``<root>/split_csv/2cls_<protocol>.csv``:
-    nothing is copied. Names of images are relative to ``root``, as in these files.
+    ``highshot`` trains on 60 % of each class. ``fewshot`` has a pool of 20 %, and trains on ``shots`` of each class (5 or 10 in
+    the paper, averaged over 5 draws), or on the whole pool without ``shots``. The rest is the test set. Images are read from
+    VisA's own folders, ``<root>/<category>/Data/Images``, and split by ``<root>/split_csv/2cls_<protocol>.csv``. Names of
+    images are relative to ``root``, as in these files.
 
-    Masks hold the number of a kind of defect; any but 0 is read as defect.
+    Masks hold the number of a defect type; every number but 0 is read as defect.
 
     Args:
-        root: folder of VisA, as of ``anomalib.data.Visa``; the set is downloaded where it is missing.
+        root: folder of VisA, as for ``anomalib.data.Visa``; the set is downloaded if missing.
         category: one of VisA's 12 objects.
         protocol: ``"highshot"`` or ``"fewshot"``.
         shots: see :class:`TwoClassDataModule`; with ``"fewshot"`` alone.
@@ -65,7 +65,7 @@ class VisaTwoClass(TwoClassDataModule):
         self.split_file = self.root / "split_csv" / f"2cls_{protocol}.csv"
 
     def prepare_data(self) -> None:
-        """Download VisA to ``root`` and unpack it, where the category or the split file is missing."""
+        """Download VisA to ``root`` and unpack it if the category or the split file is missing."""
         if not (self.root / self.category).is_dir() or not self.split_file.is_file():
             download_and_extract(self.root, DOWNLOAD_INFO)
 
@@ -76,15 +76,14 @@ class VisaTwoClass(TwoClassDataModule):
             )
         rows = [row for row in read_split(self.split_file) if row["object"] == self.category]
         for row in rows:
-            for kind in ("image", "mask"):
-                row[kind] = str(self.root / row[kind]) if row[kind] else ""
+            row.update({key: str(self.root / row[key]) for key in ("image", "mask") if row[key]})
         check_files(row["image"] for row in rows)
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         return VisaTwoClassDataset(train, self.category), VisaTwoClassDataset(test, self.category)
 
 
 class VisaTwoClassDataset(AnomalibDataset):
-    """Images of VisA with masks of what is a defect.
+    """Images of VisA with binary masks of their defects.
 
     Args:
         rows: as of :func:`read_split`, with the paths of files.
@@ -94,29 +93,23 @@ class VisaTwoClassDataset(AnomalibDataset):
     def __init__(self, rows: list[dict[str, str]], category: str) -> None:
         super().__init__()
         self.category = category
-        samples = DataFrame(
-            {
-                "image_path": [row["image"] for row in rows],
-                "mask_path": [row["mask"] for row in rows],
-                "label": [row["label"] for row in rows],
-                "label_index": [int(LABELS[row["label"]]) for row in rows],
-                "split": [row["split"] for row in rows],
-            }
-        )
+        columns = {"image_path": "image", "mask_path": "mask", "label": "label", "split": "split"}
+        samples = DataFrame({name: [row[key] for row in rows] for name, key in columns.items()})
+        samples["label_index"] = [int(LABELS[row["label"]]) for row in rows]
         samples.attrs["task"] = "segmentation"
         self.samples = samples
 
     def __getitem__(self, index: int) -> ImageItem:
-        """Read an image and its mask, augmented together.
+        """Read an image and its mask, and augment both together.
 
         Returns:
             ``image``: float ``(3, H, W)`` in ``[0, 1]``; ``gt_mask``: bool ``(H, W)``, all false for normal images.
         """
         sample = self.samples.iloc[index]
         image = read_image(sample.image_path, as_tensor=True)
-        # not anomalib's read_mask: it reads the grey levels of a palette's colours, in which numbers can be black
+        # not anomalib's read_mask: it reads the gray levels of a palette's colors, in which numbers can be black
         if sample.label_index == LabelName.ABNORMAL:
-            mask = read_defect(sample.mask_path)
+            mask = read_mask(sample.mask_path)
         else:
             mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
         if self.augmentations:
@@ -130,62 +123,41 @@ class VisaTwoClassDataset(AnomalibDataset):
         )
 
 
-def read_defect(path: str) -> Mask:
-    """Read which pixels of a mask are not 0, in any channel; of a palette, whose number is not 0.
-
-    Args:
-        path: of the mask.
-
-    Returns:
-        uint8 ``(H, W)`` of 0 and 1.
-    """
+def read_mask(path: str) -> Mask:
+    """Return uint8 ``(H, W)``: 1 for pixels that are not 0 in any channel, or whose palette index is not 0; else 0."""
     with Image.open(path) as image:
         pixels = np.asarray(image)
         if image.getbands()[-1] == "A":
-            pixels = pixels[..., :-1]  # opacity says nothing of defects
+            pixels = pixels[..., :-1]  # opacity says nothing about defects
     return Mask(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).any(axis=-1)), dtype=torch.uint8)
 
 
 def read_split(path: Path) -> list[dict[str, str]]:
-    """Read a split file of VisA.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Its rows: the fields of `HEADER` and what they hold.
+    """Return the rows of a split file of VisA, each a mapping with the keys of `HEADER`.
 
     Raises:
-        ValueError: for a file that is none; the message has the line.
+        ValueError: the file is malformed; the message has the line.
     """
     rows: list[dict[str, str]] = []
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         if (header := next(reader, [])) != HEADER:
             raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}, got {','.join(header)!r}")
-        for fields in reader:
-            if not fields:  # an empty line
-                continue
-            if wrong := _wrong(fields, seen):
-                raise ValueError(f"{path}, line {reader.line_num}: {wrong}")
-            row = dict(zip(HEADER, fields, strict=True))
-            seen[row["image"]] = reader.line_num
-            rows.append(row)
+        for fields in filter(None, reader):  # without empty lines
+            if error := _error_of(fields, lines):
+                raise ValueError(f"{path}, line {reader.line_num}: {error}")
+            rows.append(dict(zip(HEADER, fields, strict=True)))
+            lines[rows[-1]["image"]] = reader.line_num
     return rows
 
 
-def _wrong(fields: list[str], seen: dict[str, int]) -> str | None:
-    """What is wrong with a row, if anything."""
+def _error_of(fields: list[str], lines: dict[str, int]) -> str | None:
+    """Return what is wrong with a row, if anything; ``lines`` has the line of each earlier image."""
     if len(fields) != len(HEADER):
         return f"expected {len(HEADER)} fields, got {len(fields)}"
-    category, split, label, image, mask = fields
-    known = {
-        "object": (category, VISA_CATEGORIES),
-        "split": (split, ("train", "test")),
-        "label": (label, tuple(LABELS)),
-    }
-    for name, (value, values) in known.items():
+    image, mask = fields[3:]
+    for name, value, values in zip(HEADER, fields, (VISA_CATEGORIES, ("train", "test"), tuple(LABELS)), strict=False):
         if value not in values:
             return f"unknown {name} {value!r}; expected one of {', '.join(values)}"
     if not image:
@@ -193,6 +165,4 @@ def _wrong(fields: list[str], seen: dict[str, int]) -> str | None:
     for name in filter(None, (image, mask)):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             return f"the path {name!r} leaves the folder of the data set"
-    if image in seen:
-        return f"{image} is named in line {seen[image]} already"
-    return None
+    return f"{image} is named in line {lines[image]} already" if image in lines else None

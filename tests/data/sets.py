@@ -14,14 +14,14 @@ def visa(root: Path, **arguments: Any) -> Visa:
 
 
 def folder(images: Path, **arguments: Any) -> Folder:
-    places = {
+    layout = {
         "root": images,
         "normal_dir": "train/good",
         "normal_test_dir": "test/good",
         "abnormal_dir": "test/bad",
         "mask_dir": "ground_truth/bad",
     }
-    return Folder("mine", num_workers=0, **{**places, **arguments})
+    return Folder("mine", num_workers=0, **{**layout, **arguments})
 
 
 def ready(*args: Any, **kwargs: Any) -> TwoClass:

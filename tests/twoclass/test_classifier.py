@@ -1,4 +1,4 @@
-"""The classifier: its map is its logit taken apart, its loss weighs the classes, and it learns what it is shown."""
+"""The classifier: the map adds up to the logit, and the loss weighs the classes."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -14,20 +14,20 @@ from torchvision.ops import sigmoid_focal_loss
 from anomalib_spd.twoclass import Classifier
 from anomalib_spd.twoclass.classifier import ClassifierNetwork
 
-TINY = {"backbone": "test_efficientnet", "pretrained": False}
+SMALL_MODEL = {"backbone": "test_efficientnet", "pretrained": False}
 
 
-def batch(size: int = 6, side: int = 64) -> ImageBatch:
+def batch(size: int = 6, image_size: int = 64) -> ImageBatch:
     labels = torch.arange(size) % 3 == 0
-    return ImageBatch(image=torch.rand(size, 3, side, side), gt_label=labels)
+    return ImageBatch(image=torch.rand(size, 3, image_size, image_size), gt_label=labels)
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_convnext"])
-def test_the_map_is_what_the_head_says_of_each_location_over_their_number(backbone: str) -> None:
+def test_the_map_is_the_heads_logit_of_each_location_over_their_number(backbone: str) -> None:
     network = ClassifierNetwork(backbone, pretrained=False).eval()
     images = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        logits, predictions = network.judge(images)
+        logits, predictions = network.predict(images)
         features = network.encoder.forward_features(images)
         corner = network.encoder.forward_head(features[..., :1, :1])
     assert network.localizes
@@ -47,7 +47,7 @@ def test_with_a_linear_head_the_image_logit_is_the_sum_of_its_parts() -> None:
     with torch.no_grad():
         features = network.encoder.forward_features(images)
         each = F.conv2d(features, network.encoder.classifier.weight[..., None, None], network.encoder.classifier.bias)
-        logits, predictions = network.judge(images)
+        logits, predictions = network.predict(images)
     parts = each / each[0].numel()
     torch.testing.assert_close(parts.sum((1, 2, 3)), logits)
     torch.testing.assert_close(F.interpolate(parts, (64, 64), mode="bilinear").sigmoid(), predictions.anomaly_map)
@@ -70,7 +70,7 @@ def with_data(model: Classifier, normal: int, defective: int, balanced: bool = F
 
 @pytest.mark.parametrize(("balanced", "weight"), [(False, 4.0), (True, 1.0)])
 def test_defective_images_count_as_much_as_normal_ones(balanced: bool, weight: float) -> None:
-    model = with_data(Classifier(**TINY), 8, 2, balanced)
+    model = with_data(Classifier(**SMALL_MODEL), 8, 2, balanced)
     model.on_fit_start()
     logits, few = torch.tensor([0.5, -1.0, 2.0]), ImageBatch(torch.rand(3, 3, 8, 8), gt_label=torch.tensor([0, 1, 0]))
     each = F.binary_cross_entropy_with_logits(logits, few.gt_label.float(), reduction="none")
@@ -78,7 +78,7 @@ def test_defective_images_count_as_much_as_normal_ones(balanced: bool, weight: f
 
 
 def test_focal_loss_is_that_of_torchvision() -> None:
-    model, images = Classifier(loss="focal", **TINY), batch()
+    model, images = Classifier(loss="focal", **SMALL_MODEL), batch()
     logits = torch.randn(6)
     expected = sigmoid_focal_loss(logits, images.gt_label.float(), reduction="mean")
     torch.testing.assert_close(model.criterion(logits, images), expected)
@@ -87,16 +87,16 @@ def test_focal_loss_is_that_of_torchvision() -> None:
 @pytest.mark.parametrize(("normal", "defective"), [(0, 3), (3, 0)])
 def test_both_classes_are_needed(normal: int, defective: int) -> None:
     with pytest.raises(ValueError, match=f"Got {normal} normal and {defective} defective.*VisaTwoClass"):
-        with_data(Classifier(**TINY), normal, defective).on_fit_start()
+        with_data(Classifier(**SMALL_MODEL), normal, defective).on_fit_start()
 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(ValueError, match="Labels are needed"):
-        Classifier(**TINY).training_loss(ImageBatch(torch.rand(2, 3, 64, 64)))
+        Classifier(**SMALL_MODEL).training_loss(ImageBatch(torch.rand(2, 3, 64, 64)))
 
 
 def test_images_are_flipped_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images, seen = Classifier(**TINY), batch(64, 32), []
+    model, images, seen = Classifier(**SMALL_MODEL), batch(64, 32), []
 
     def logits(flipped: Tensor) -> Tensor:
         seen.append(flipped)
@@ -119,9 +119,9 @@ def test_images_are_flipped_and_nothing_else(monkeypatch: pytest.MonkeyPatch) ->
         ({"weight_decay": -1.0}, "`weight_decay` is positive"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_argument_errors(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Classifier(**TINY, **changes)
+        Classifier(**SMALL_MODEL, **changes)
 
 
 def test_it_starts_from_the_backbone() -> None:

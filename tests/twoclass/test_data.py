@@ -1,4 +1,4 @@
-"""The 2-class protocols over stock data modules: nothing lost, nothing twice, test images never seen; refusals."""
+"""The 2-class protocols over stock data modules: no image lost or doubled, no test image in training."""
 
 import hashlib
 from pathlib import Path
@@ -42,8 +42,8 @@ WRAPPED = {
     "folder by the root of another folder": lambda root: folder(
         root,
         **{
-            name: f"visa_pytorch/one/{place}"
-            for name, place in {
+            name: f"visa_pytorch/one/{subfolder}"
+            for name, subfolder in {
                 "normal_dir": "train/good",
                 "normal_test_dir": "test/good",
                 "abnormal_dir": "test/bad",
@@ -54,9 +54,9 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("kind", WRAPPED)
-def test_nothing_is_lost_and_nothing_twice(root: Path, kind: str) -> None:
-    data = ready(WRAPPED[kind](root))
+@pytest.mark.parametrize("name", WRAPPED)
+def test_nothing_is_lost_and_nothing_twice(root: Path, name: str) -> None:
+    data = ready(WRAPPED[name](root))
     assert split(data) == expected()
     assert sorted(names(data.train_data) + names(data.test_data)) == sorted(NORMAL + ANOMALOUS)
     assert [len(names) for names in split(data)] == [6, 3, 4, 2]
@@ -76,7 +76,7 @@ def test_fraction_and_number_of_the_split(root: Path, fraction: float, number: i
     assert expected(fraction, number) != expected(fraction, number + 1)
 
 
-def test_the_place_does_not_matter(root: Path, own: Path) -> None:
+def test_the_location_of_the_folder_does_not_matter(root: Path, own: Path) -> None:
     assert split(ready(visa(own.parents[1]), shots=2)) == split(ready(visa(root), shots=2))
 
 
@@ -180,14 +180,14 @@ def test_stock_engine_fits_and_tests(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "Patchcore/TwoClass/one").is_dir()
 
 
-def test_balanced_batches_show_both_classes_alike(root: Path) -> None:
+def test_balanced_batches_hold_both_classes_equally(root: Path) -> None:
     torch.manual_seed(0)
-    shown = {}
+    share = {}
     for balanced in (False, True):
         data = ready(visa(root), balanced=balanced, train_batch_size=3)
         labels = torch.cat([batch.gt_label for _ in range(40) for batch in data.train_dataloader()])
         assert len(labels) == 40 * 9
-        shown[balanced] = labels.float().mean().item()
+        share[balanced] = labels.float().mean().item()
     # 6 normal and 3 anomalous images
-    assert shown[False] == pytest.approx(1 / 3)
-    assert shown[True] == pytest.approx(1 / 2, abs=0.08)
+    assert share[False] == pytest.approx(1 / 3)
+    assert share[True] == pytest.approx(1 / 2, abs=0.08)

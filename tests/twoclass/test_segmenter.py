@@ -15,7 +15,7 @@ from anomalib_spd.twoclass.segmenter import SegmenterNetwork
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
 SMALL = {"decoder_channels": [16, 16, 8, 8, 8]}
-TINY: dict[str, Any] = {"backbone": "test_efficientnet", "pretrained": False, "architecture_args": SMALL}
+SMALL_MODEL: dict[str, Any] = {"backbone": "test_efficientnet", "pretrained": False, "architecture_args": SMALL}
 
 
 def batch(size: int = 4, height: int = 64, width: int = 64) -> ImageBatch:
@@ -26,8 +26,8 @@ def batch(size: int = 4, height: int = 64, width: int = 64) -> ImageBatch:
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 97), (40, 130), (8, 8)])
 def test_maps_are_as_large_as_images(size: tuple[int, int]) -> None:
-    network = SegmenterNetwork(**TINY).eval()
-    logits, predictions = network.judge(torch.rand(2, 3, *size))
+    network = SegmenterNetwork(**SMALL_MODEL).eval()
+    logits, predictions = network.predict(torch.rand(2, 3, *size))
     assert logits.shape == predictions.anomaly_map.shape == predictions.pred_mask.shape == (2, 1, *size)
     torch.testing.assert_close(predictions.anomaly_map, logits.sigmoid())
     torch.testing.assert_close(predictions.pred_score, predictions.anomaly_map.flatten(1).amax(1))
@@ -36,15 +36,15 @@ def test_maps_are_as_large_as_images(size: tuple[int, int]) -> None:
 
 
 def test_logits_of_a_padded_image_are_those_of_the_image_with_its_border_repeated() -> None:
-    network = SegmenterNetwork(**TINY).eval()
+    network = SegmenterNetwork(**SMALL_MODEL).eval()
     images = torch.rand(1, 3, 50, 64)
-    grown = torch.cat([images, images[:, :, -1:].expand(-1, -1, 14, -1)], dim=2)
-    torch.testing.assert_close(network.logits(images), network.logits(grown)[:, :, :50])
+    padded = torch.cat([images, images[:, :, -1:].expand(-1, -1, 14, -1)], dim=2)
+    torch.testing.assert_close(network.logits(images), network.logits(padded)[:, :, :50])
 
 
 @pytest.mark.parametrize("size", [(96, 96), (130, 64), (200, 150), (40, 200)])
 def test_tiles_are_put_together_as_they_were_taken(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    network = SegmenterNetwork(**TINY, tile=64).eval()
+    network = SegmenterNetwork(**SMALL_MODEL, tile=64).eval()
     seen = []
 
     def brightness(images: Tensor) -> Tensor:
@@ -61,13 +61,13 @@ def test_tiles_are_put_together_as_they_were_taken(size: tuple[int, int], monkey
 
 def test_an_image_no_larger_than_a_tile_passes_whole() -> None:
     torch.manual_seed(0)
-    tiled = SegmenterNetwork(**TINY, tile=64).eval()
+    tiled = SegmenterNetwork(**SMALL_MODEL, tile=64).eval()
     images = torch.rand(1, 3, 64, 60)
     torch.testing.assert_close(tiled.logits(images), tiled._whole(images))
 
 
 def test_training_crops_tiles_and_keeps_images_and_masks_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Segmenter(**TINY, tile=32)
+    model = Segmenter(**SMALL_MODEL, tile=32)
     large = batch(32, 48, 80)
     large.gt_mask[:] = torch.rand(32, 48, 80) > 0.5
     # the mask can be read off the image
@@ -84,7 +84,7 @@ def test_training_crops_tiles_and_keeps_images_and_masks_together(monkeypatch: p
 
 
 def test_without_tiles_images_and_masks_are_flipped_together_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images, seen = Segmenter(**TINY), batch(64), []
+    model, images, seen = Segmenter(**SMALL_MODEL), batch(64), []
     monkeypatch.setattr(model.model, "logits", lambda given: seen.append(given) or torch.zeros(64, 1, 64, 64))
     monkeypatch.setattr(model, "_focal", lambda logits, masks: seen.append(masks[:, 0].bool()))
     model.training_loss(images)
@@ -96,18 +96,22 @@ def test_without_tiles_images_and_masks_are_flipped_together_and_nothing_else(mo
 
 
 def test_the_loss_is_the_focal_loss() -> None:
-    model, images, logits = Segmenter(**TINY, focal_alpha=0.7, focal_gamma=1.5), batch(), torch.randn(4, 1, 64, 64)
+    model, images, logits = (
+        Segmenter(**SMALL_MODEL, focal_alpha=0.7, focal_gamma=1.5),
+        batch(),
+        torch.randn(4, 1, 64, 64),
+    )
     expected = sigmoid_focal_loss(logits, images.gt_mask[:, None].float(), 0.7, 1.5, reduction="mean")
     torch.testing.assert_close(model.criterion(logits, images), expected)
 
 
 def test_masks_are_needed() -> None:
     with pytest.raises(ValueError, match="Masks are needed"):
-        Segmenter(**TINY).training_loss(ImageBatch(torch.rand(2, 3, 64, 64), gt_label=torch.tensor([0, 1])))
+        Segmenter(**SMALL_MODEL).training_loss(ImageBatch(torch.rand(2, 3, 64, 64), gt_label=torch.tensor([0, 1])))
 
 
 @pytest.mark.parametrize("architecture", ["unetplusplus", "fpn", "DeepLabV3Plus"])
-def test_other_architectures_go_by_their_names(architecture: str) -> None:
+def test_other_architectures_by_name(architecture: str) -> None:
     network = SegmenterNetwork("test_efficientnet", False, architecture).eval()
     assert network.logits(torch.rand(1, 3, 64, 96)).shape == (1, 1, 64, 96)
 
@@ -128,12 +132,12 @@ def test_it_starts_from_the_backbone() -> None:
         ({"steps": 0}, "`steps` is positive"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_argument_errors(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Segmenter(**{**TINY, **changes})
+        Segmenter(**{**SMALL_MODEL, **changes})
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib_spd\[twoclass\]'"):
-        Segmenter(**TINY)
+        Segmenter(**SMALL_MODEL)

@@ -1,4 +1,4 @@
-"""VisA's 2-class data module on a dozen drawn images: masks, the download, and what is refused."""
+"""VisA's 2-class data module on a dozen drawn images: masks, the download, and errors."""
 
 import shutil
 from collections.abc import Callable
@@ -86,28 +86,28 @@ def test_augmentations_turn_image_and_mask_together(small: Path) -> None:
 IDS = np.pad(np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 200]]), ((3, 7), (5, 6)))
 
 
-def palette(colours: list[int]) -> Image.Image:
+def palette(colors: list[int]) -> Image.Image:
     image = Image.fromarray(IDS.astype(np.uint8), mode="P")
-    image.putpalette(colours)
+    image.putpalette(colors)
     return image
 
 
 MASKS: dict[str, Callable[[], Image.Image]] = {
-    "grey": lambda: Image.fromarray(IDS.astype(np.uint8)),
+    "gray": lambda: Image.fromarray(IDS.astype(np.uint8)),
     "16 bit": lambda: Image.fromarray((IDS * 256).astype(np.uint16)),
     "palette, all black": lambda: palette([0] * 768),
     "palette whose 0 is white": lambda: palette([255] * 3 + [0] * 765),
     "red": lambda: Image.fromarray(np.stack([IDS, IDS * 0, IDS * 0], -1).astype(np.uint8)),
     "blue": lambda: Image.fromarray(np.stack([IDS * 0, IDS * 0, IDS], -1).astype(np.uint8)),
-    "opaque colours": lambda: Image.fromarray(np.stack([IDS, IDS, IDS, IDS * 0 + 255], -1).astype(np.uint8)),
-    "opaque grey": lambda: Image.fromarray(np.stack([IDS, IDS * 0 + 255], -1).astype(np.uint8)),
+    "opaque colors": lambda: Image.fromarray(np.stack([IDS, IDS, IDS, IDS * 0 + 255], -1).astype(np.uint8)),
+    "opaque gray": lambda: Image.fromarray(np.stack([IDS, IDS * 0 + 255], -1).astype(np.uint8)),
     "bits": lambda: Image.fromarray(IDS > 0),
 }
 
 
-@pytest.mark.parametrize("kind", MASKS)
-def test_any_number_but_0_is_a_defect(small: Path, kind: str) -> None:
-    MASKS[kind]().save(small / "candle/Data/Masks/Anomaly/002.png")
+@pytest.mark.parametrize("name", MASKS)
+def test_any_number_but_0_is_a_defect(small: Path, name: str) -> None:
+    MASKS[name]().save(small / "candle/Data/Masks/Anomaly/002.png")
     np.testing.assert_array_equal(mask_of(small), IDS > 0)
 
 
@@ -132,12 +132,12 @@ def test_what_is_there_is_not_downloaded(small: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("missing", ["candle", "split_csv/2cls_highshot.csv"])
 def test_what_is_missing_is_downloaded(small: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (small / missing).rename(small / "kept")
+    (small / missing).rename(small / "moved")
     calls = []
 
     def download(*args: Any) -> None:
         calls.append(args)
-        (small / "kept").rename(small / missing)
+        (small / "moved").rename(small / missing)
 
     monkeypatch.setattr(visa, "download_and_extract", download)
     assert counts(ready_visa(small, "candle")) == (3, 2, 2, 2)
@@ -149,7 +149,7 @@ def test_without_the_split_file(tmp_path: Path) -> None:
         VisaTwoClass(tmp_path).setup()
 
 
-# what is refused
+# errors
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_without_the_split_file(tmp_path: Path) -> None:
         ({"protocol": "fewshot", "shots": 0}, r"shots.*at least 1.*got 0"),
     ],
 )
-def test_arguments_that_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+def test_argument_errors(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VisaTwoClass(tmp_path, **arguments)
 
@@ -185,7 +185,7 @@ def test_arguments_that_are_refused(tmp_path: Path, arguments: dict[str, Any], m
         (10, ["candle", "test", "normal", "candle/Data/Images/Normal/000.JPG", ""], r"line 10: .* in line 2 already"),
     ],
 )
-def test_split_files_that_are_refused(small: Path, line: int, row: list[str], message: str) -> None:
+def test_split_file_errors(small: Path, line: int, row: list[str], message: str) -> None:
     rows = read_rows(small)
     rows[line - 1] = row
     write_split(small, rows)
@@ -193,7 +193,7 @@ def test_split_files_that_are_refused(small: Path, line: int, row: list[str], me
         ready_visa(small, "candle")
 
 
-def test_an_empty_split_file_is_refused(small: Path) -> None:
+def test_an_empty_split_file_is_an_error(small: Path) -> None:
     write_split(small, [])
     with pytest.raises(ValueError, match="line 1: expected the header"):
         ready_visa(small, "candle")

@@ -126,7 +126,7 @@ def test_draws(tree: Path, splits: Path, category: str) -> None:
     assert len(seen) == 5
 
 
-def test_a_draw_is_the_same_elsewhere(
+def test_a_draw_is_the_same_in_another_folder(
     tree: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = ready_visa(tree, "fryum", "fewshot", 5, 2)
@@ -134,7 +134,7 @@ def test_a_draw_is_the_same_elsewhere(
     lines = (tmp_path / "split_csv/2cls_fewshot.csv").read_text().splitlines()
     (tmp_path / "split_csv/2cls_fewshot.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]))
     monkeypatch.chdir(tmp_path)
-    with caplog.at_level("INFO", logger="anomalib_spd.data"):
+    with caplog.at_level("INFO", logger="anomalib_spd.twoclass"):
         there = ready_visa(Path(), "fryum", "fewshot", 5, 2)
         there.setup()
     assert there.drawn == here.drawn

@@ -1,4 +1,4 @@
-"""What the 2-class protocols refuse, and what they say."""
+"""Errors of the 2-class protocols."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tests.data.sets import folder, ready, visa
         ({"train_fraction": float("nan")}, r"train_fraction must lie between 0 and 1, got nan"),
     ],
 )
-def test_arguments_that_are_refused(root: Path, arguments: dict[str, Any], message: str) -> None:
+def test_argument_errors(root: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TwoClass(visa(root), **arguments)
 
@@ -66,7 +66,7 @@ def test_a_mask_of_another_size(own: Path) -> None:
 
 
 class Pools(TwoClassDataModule):
-    """The pools of another module, spoilt."""
+    """The pools of another module."""
 
     def __init__(self, of: TwoClassDataModule) -> None:
         super().__init__(num_workers=0)
@@ -81,7 +81,7 @@ def test_missing_files_are_named(own: Path) -> None:
     data = Pools(ready(visa(own.parents[1])))
     for path in own.glob("t*/good/*.JPG"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"6 missing file\(s\): .*good/00.\.JPG, .*good/00.\.JPG \.\.\.;"):
+    with pytest.raises(FileNotFoundError, match=r"6 missing file\(s\): .*good/00.\.JPG, .*good/00.\.JPG, \.\.\.;"):
         data.setup()
 
 
@@ -109,6 +109,6 @@ def test_a_link_to_a_test_image(own: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"test_split_mode": "synthetic"}, {"val_split_mode": "synthetic"}])
-def test_synthetic_anomalies_are_refused(root: Path, arguments: dict[str, str]) -> None:
+def test_synthetic_anomalies_are_an_error(root: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"Visa makes synthetic anomalies.*test_split_mode: from_dir"):
         ready(visa(root, **arguments))
