@@ -116,7 +116,8 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(plot.svg, encoding="utf-8")
     for name, table in (("runs", grid.runs), ("means", grid.means), ("intervals", grid.intervals)):
-        table.to_csv(output / f"{name}.csv", index=False)
+        if len(table):
+            table.to_csv(output / f"{name}.csv", index=False)
 
 
 def _check_output(output: Path) -> None:
@@ -134,8 +135,9 @@ def _to_html(markdown: str) -> str:
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    # lines may break before an interval, not within it
-    tokens = parser.parse(re.sub(r"(\[[+-][\d.]+,) (?=[+-][\d.]+\])", r"\1&nbsp;", markdown))
+    # lines may break before an interval, not within it, nor at a standard deviation
+    unbroken = re.sub(r"(\[[+-][\d.]+,) (?=[+-][\d.]+\])", r"\1&nbsp;", markdown).replace(" ± ", "&nbsp;±&nbsp;")
+    tokens = parser.parse(unbroken)
     group = ""
     for token, *following in (tokens[at : at + 3] for at in range(len(tokens))):
         if token.type == "th_open":
