@@ -230,14 +230,14 @@ class TwoClass(TwoClassDataModule):
         if wrapped.test_split_mode == TestSplitMode.NONE:
             wrapped.test_split_mode = TestSplitMode.FROM_DIR
         wrapped.setup()
-        parts = [getattr(wrapped, f"{name}_data", None) for name in ("train", "test", "val")]
-        if any(isinstance(part, SyntheticAnomalyDataset) for part in parts):
+        names = [name for name in ("train_data", "test_data", "val_data") if hasattr(wrapped, name)]
+        pool, *others = (getattr(wrapped, name) for name in names)
+        if any(isinstance(part, SyntheticAnomalyDataset) for part in (pool, *others)):
             raise ValueError(
                 f"{wrapped.name} makes synthetic anomalies, which are no test; "
                 "give it test_split_mode: from_dir and val_split_mode: none"
             )
-        pool: AnomalibDataset = parts[0]
-        for other in filter(None, parts[1:]):
+        for other in others:
             known = set(pool.samples.image_path)
             if any(new := [path not in known for path in other.samples.image_path]):
                 pool = pool + _take(other, new)
