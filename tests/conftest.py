@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from anomalib_spd.backbones import register
-from tests.benchmark.grids import draw_images, put_on_shelf
+from tests.benchmark.grids import add_to_registry, draw_images
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -108,11 +108,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A registry with the networks ``tiny_a`` and ``tiny_b``, random as they are, and room for caches."""
+    """A registry with the networks ``small_a`` and ``small_b``, random as they are, and room for caches."""
     folder = tmp_path / "home"
     monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder))
-    for seed, name in enumerate(["tiny_a", "tiny_b"]):
-        put_on_shelf(name, seed, tmp_path)
+    for seed, name in enumerate(["small_a", "small_b"]):
+        add_to_registry(name, seed, tmp_path)
     yield folder
     monkeypatch.undo()
     register()

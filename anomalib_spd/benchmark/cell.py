@@ -1,4 +1,4 @@
-"""One cell of a grid: a stock anomalib run, from its configuration to its record."""
+"""One cell of a grid: a stock anomalib run and its record."""
 
 import math
 import os
@@ -8,7 +8,8 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,31 @@ from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
 
 from anomalib_spd.backbones import available
+from anomalib_spd.benchmark.build import Config, build
 from anomalib_spd.benchmark.features import SharedFeatures
-from anomalib_spd.benchmark.grid import Config, build_data, build_model
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
 from anomalib_spd.data.masks import has_masks
 from anomalib_spd.files import digest
 from anomalib_spd.metrics import METRICS
+from anomalib_spd.version import __version__
 
 #: scores that a pixel metric keeps; of more, it counts them in bins
 EXACT_LIMIT = 2**25
-PACKAGES = ("anomalib_spd", "anomalib", "torch", "lightning", "timm", "numpy")
+PACKAGES = ("anomalib", "torch", "lightning", "timm", "numpy")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cell is made of.
+    """The settings of a cell.
 
     Attributes:
         cell: which one.
         model: ``class_path`` and ``init_args`` of the detector.
         data: of the data module.
         published: data set and category of published figures, if there are any.
-        weights_sha256: of the backbone's file; of its tensors, where timm brings them.
-        files_sha256: of the list of images; see ``files_sha256``.
+        weights_sha256: of the backbone's file; of its tensors, if they are timm's.
+        files_sha256: of the list of images; see :func:`files_sha256`.
         architecture: of the backbone.
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
@@ -62,7 +64,7 @@ class Plan:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The part of the record that is known before the run: two with the same are the same measurement."""
+        """The part of the record that is known before the run, and identifies the measurement."""
         return {
             "backbone": {
                 "name": self.model["init_args"]["backbone"],
@@ -80,7 +82,7 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
 
     Args:
         plan: of the cell.
-        shared: features that other cells have too; the detector computes its own otherwise.
+        shared: features that other cells use too; None lets the detector compute its own.
 
     Returns:
         The record, without the cell, and the scores.
@@ -88,20 +90,20 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
     torch.set_num_threads(plan.threads)
     _reset_peak_memory()
     start = time.perf_counter()
-    data = build_data(plan.data)
+    data = build(AnomalibDataModule, plan.data)
     data.prepare_data()
     data.setup()
     seed_everything(plan.cell.seed, workers=True, verbose=False)
-    # scores as the model gives them: anomalib's normalisation clips them, which makes ties
+    # raw scores: anomalib's normalization clips them, which makes ties
     stock = {"post_processor": False, "visualizer": False, "evaluator": False}
-    model = build_model({**plan.model, "init_args": {**plan.model["init_args"], **stock}})
+    model = build(AnomalibModule, {**plan.model, "init_args": {**plan.model["init_args"], **stock}})
     model.evaluator = evaluator(model, data)
-    serves = shared is not None and shared.serve(model)
-    _saved(shared)
+    is_shared = shared is not None and shared.serve(model)
+    _saved_seconds(shared)
     recorder = ScoreRecorder()
     with tempfile.TemporaryDirectory() as folder:
         # bare-bones: no checkpoint of the memory bank, no log. Validation would only fit the post-processor; a stock run
-        # gives these very figures with --trainer.limit_val_batches 0, as validation draws a random number
+        # has equal figures with --trainer.limit_val_batches 0, as validation draws a random number
         engine = Engine(
             callbacks=[recorder],
             default_root_dir=folder,
@@ -111,23 +113,23 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
         )
         started = time.perf_counter()
         engine.fit(model, datamodule=data)
-        fit = time.perf_counter() - started + _saved(shared)
+        fit = time.perf_counter() - started + _saved_seconds(shared)
         engine.test(model, datamodule=data, verbose=False)
-        inference = recorder.seconds + _saved(shared)
+        inference = recorder.seconds + _saved_seconds(shared)
     seconds = {"fit": fit, "inference": inference, "total": time.perf_counter() - start}
     record = describe(plan, engine.trainer, data, recorder, seconds)
-    return {**record, "features_shared": serves, "peak_memory_bytes": _peak_memory()}, recorder.scores()
+    return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, recorder.scores()
 
 
 def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
-    """The figures of a cell: of images, and of pixels where there are masks and the model says where a defect is.
+    """Return the metrics of a cell: of images, and of pixels if there are masks and the model has anomaly maps.
 
     Args:
-        model: any of anomalib's; one with a false ``localizes`` gives no anomaly maps.
-        data: the data module, which is set up.
+        model: any of anomalib's; one with a false ``localizes`` has no anomaly maps.
+        data: the data module, set up.
     """
     sizes = _input_sizes(model)
-    # images whose size the model leaves open count as few
+    # exact where the model's input size is not known
     size = sizes["crop"] or sizes["image_size"] or (0, 0)
     binned = len(data.test_data) * math.prod(size) > EXACT_LIMIT
     localizes = has_masks(data) and getattr(model, "localizes", True)
@@ -140,32 +142,32 @@ def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
 def describe(
     plan: Plan, trainer: Trainer, data: AnomalibDataModule, recorder: ScoreRecorder, seconds: dict[str, float]
 ) -> dict[str, Any]:
-    """The record of a cell that was measured, without the cell.
+    """Return the record of a cell that was measured, without the cell.
 
     Args:
         plan: of the cell.
         trainer: after its test stage.
         data: the data module.
-        recorder: that was among the trainer's callbacks.
+        recorder: one of the trainer's callbacks.
         seconds: durations, by name.
     """
-    metrics: dict[str, Any] = dict(trainer.callback_metrics)
-    figures = {name: value.item() for name, value in metrics.items() if name.startswith(("image_", "pixel_"))}
+    logged = trainer.callback_metrics
+    figures = {metric.name: logged[metric.name].item() for metric in METRICS if metric.name in logged}
     return {
         "status": "done",
         "error": None,
         "metrics": {name: value for name, value in figures.items() if not math.isnan(value)},
         "seconds": seconds,
         "sizes": _sizes(trainer.lightning_module, data, recorder),
-        # the few images of a k-shot draw
+        # the training images of a k-shot draw
         **({"drawn": drawn} if (drawn := getattr(data, "drawn", [])) else {}),
         **plan.origin,
-        **_circumstances(plan, str(trainer.strategy.root_device)),
+        **_run_metadata(plan, str(trainer.strategy.root_device)),
     }
 
 
 def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
-    """The record of a cell that could not be measured.
+    """Return the record of a cell that could not be measured.
 
     Args:
         plan: of the cell.
@@ -181,34 +183,32 @@ def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
         "metrics": {},
         "seconds": {},
         **plan.origin,
-        **_circumstances(plan, plan.accelerator),
+        **_run_metadata(plan, plan.accelerator),
     }
 
 
 def weights(backbone: str) -> tuple[str | None, str | None]:
-    """Checksum and architecture of a backbone, as far as they can be told.
+    """Return SHA-256 and architecture of a backbone; None if it cannot be loaded.
 
     Args:
-        backbone: name on the shelf or in timm.
+        backbone: name in the registry or in timm.
     """
-    if backbone in (shelf := available()):
-        return shelf[backbone].provenance.sha256, shelf[backbone].architecture
+    if backbone in (registered := available()):
+        return registered[backbone].provenance.sha256, registered[backbone].architecture
     with suppress(Exception):
         model: Any = timm.create_model(backbone, pretrained=True)
-        tensors = sorted(model.state_dict().items())
-        parts = (part for name, tensor in tensors for part in (name, tensor.contiguous().numpy().tobytes()))
-        return digest(*parts), model.pretrained_cfg.get("architecture")
+        parts = ((name, tensor.contiguous().numpy().tobytes()) for name, tensor in sorted(model.state_dict().items()))
+        return digest(*chain.from_iterable(parts)), model.pretrained_cfg.get("architecture")
     return None, None
 
 
 def files_sha256(data: AnomalibDataModule) -> str:
-    """Checksum of which images a data module, which is set up, trains and tests on: split, label, path and bytes of each.
+    """Return a SHA-256 of the lists of training and test images: split, label, relative path and size of each.
+
+    The folder of the data set and the order of its images do not matter.
 
     Args:
-        data: the data module.
-
-    Returns:
-        64 hexadecimal digits. Where the data stand on a machine does not matter; their order neither.
+        data: the data module, set up.
     """
     rows = [
         (split, Path(path), int(label))
@@ -222,8 +222,8 @@ def files_sha256(data: AnomalibDataModule) -> str:
     return digest("\n".join(sorted(lines)))
 
 
-def _saved(shared: SharedFeatures | None) -> float:
-    """Seconds that features would have taken which were ready: a cell's timings are those of its run alone."""
+def _saved_seconds(shared: SharedFeatures | None) -> float:
+    """Return the seconds that shared features have saved: with them, timings are those of a cell that runs alone."""
     return shared.take_seconds_saved() if shared else 0.0
 
 
@@ -247,39 +247,32 @@ def _input_sizes(model: Any) -> dict[str, list[int] | None]:
 
 
 def _pair(size: Any) -> list[int] | None:
-    return None if size is None else [int(side) for side in size]
+    return None if size is None else [int(length) for length in size]
 
 
-def _circumstances(plan: Plan, device: str) -> dict[str, Any]:
+def _run_metadata(plan: Plan, device: str) -> dict[str, Any]:
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "anomalib_spd": __version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "threads": plan.threads,
         "process": os.getpid(),
         "device": device,
     }
 
 
-def _version(package: str) -> str:
-    if package == "anomalib_spd":
-        from anomalib_spd import __version__
-
-        return __version__
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    # Linux forgets the peak resident size of a process on this request; elsewhere it is that of all its cells
+    # resets the peak resident size on Linux; elsewhere the peak is that of all cells of the process
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory() -> int | None:
-    """Bytes: on the GPU where there is one, else resident, shared features included."""
+    """Return bytes: on the GPU if there is one, else resident, shared features included."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     with suppress(OSError, IndexError):

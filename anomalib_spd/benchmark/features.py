@@ -1,4 +1,4 @@
-"""Features that several cells of a grid share are computed once."""
+"""Computes features that several cells of a grid share once."""
 
 import time
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ from anomalib_spd.files import digest
 
 
 class SharedFeatures:
-    """The features of every image that a backbone has seen, at all layers that some detector reads.
+    """The features of all images that a backbone has processed, at all layers that some detector reads.
 
-    Images are told apart by what reaches the backbone: two data modules or crops never mix. They pass one at a time, so
-    that their features do not depend on who came with them, and a cell gives the same figures alone and in a grid.
+    The key of an image is its pixels as the backbone gets them, so data modules or crops never mix. Images pass the
+    backbone one at a time: their features do not depend on the rest of a batch, and the figures of a cell are the same alone
+    and in a grid.
 
     Args:
-        backbone: name on the shelf or in timm.
-        layers: of all detectors that share it.
+        backbone: name in the registry or in timm.
+        layers: that the detectors read, first to last.
     """
 
     def __init__(self, backbone: str, layers: Sequence[str]) -> None:
@@ -27,40 +28,40 @@ class SharedFeatures:
         self._features: dict[str, tuple[dict[str | int, Tensor], float]] = {}
 
     def serve(self, model: AnomalibModule) -> bool:
-        """Let a detector take its features from here, if it is of those that leave the backbone as it is.
+        """Let a detector read its features from here, if it has a memory bank and does not train the backbone.
 
         Args:
             model: a detector that was just built.
 
         Returns:
-            Whether it does. Those that fit a memory bank to the features of one layer set do; those that train do not.
+            Whether it reads them from here.
         """
         stock = getattr(model.model, "feature_extractor", None)
         if not isinstance(model, MemoryBankMixin) or not isinstance(stock, TimmFeatureExtractor):
             return False
         if stock.requires_grad or not set(stock.layers) <= set(self.extractor.layers):
             return False
-        model.model.feature_extractor = _View(self, stock)
+        model.model.feature_extractor = _SharedExtractor(self, stock)
         return True
 
     def take_seconds_saved(self) -> float:
-        """Seconds that those features took which were asked for again, since this was last called."""
+        """Return the seconds that reused features had taken, of those reused since the last call."""
         seconds, self._seconds_saved = self._seconds_saved, 0.0
         return seconds
 
     def __call__(self, images: Tensor) -> dict[str | int, Tensor]:
-        """Features of images.
+        """Return the features of images.
 
         Args:
-            images: (B, 3, H, W) float, as the pre-processor leaves them.
+            images: (B, 3, H, W) float, pre-processed.
 
         Returns:
             Layer -> (B, C, h, w).
         """
-        each = [self._of(image) for image in images]
+        each = [self._features_of(image) for image in images]
         return {layer: torch.stack([one[layer] for one in each]).to(images.device) for layer in each[0]}
 
-    def _of(self, image: Tensor) -> dict[str | int, Tensor]:
+    def _features_of(self, image: Tensor) -> dict[str | int, Tensor]:
         key = digest(image.detach().cpu().contiguous().numpy().data)
         if key in self._features:
             features, seconds = self._features[key]
@@ -73,8 +74,8 @@ class SharedFeatures:
         return features
 
 
-class _View(nn.Module):
-    """What a detector has in the place of its own feature extractor."""
+class _SharedExtractor(nn.Module):
+    """Replaces a detector's own feature extractor."""
 
     def __init__(self, shared: SharedFeatures, stock: TimmFeatureExtractor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where the output of a process goes."""
+"""Redirects the output of a process."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Send all that this process prints to a file: Lightning's logger holds on to the stream that it started with.
+    """Write all that this process prints to a file; file descriptors, as Lightning's logger keeps the stream of its start.
 
     Args:
         path: of the file.

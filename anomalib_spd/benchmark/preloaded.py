@@ -1,9 +1,9 @@
-"""Imports what every process of a grid needs, see :class:`~anomalib_spd.benchmark.runners.Processes`."""
+"""Imports what every process of a grid needs (see :class:`~anomalib_spd.benchmark.runners.Processes`)."""
 
 import warnings
 from importlib import import_module
 
-# anomalib's import of its own parts
+# warnings of anomalib about its own imports
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
-for name in ("anomalib.data", "anomalib.models", "anomalib_spd.benchmark.cell", "anomalib_spd.cli.finetune"):
+for name in ("anomalib.data", "anomalib.models", "anomalib_spd.benchmark.run"):
     import_module(name)

@@ -1,4 +1,4 @@
-"""Keeps what a detector says of every test image, in little memory at any resolution."""
+"""Records the predictions for every test image, in little memory at any resolution."""
 
 import time
 from pathlib import Path
@@ -22,8 +22,8 @@ Counts = tuple[NDArray[np.float32], NDArray[np.int64]]
 class ScoreRecorder(Callback):
     """Collects the test stage of one run into ``Scores``.
 
-    Pixels are not kept but counted: per image at first in bins of 2**-14 of their score (14 bits of mantissa), at the
-    end in about 2,000 that hold equal shares of the anomalous and of all pixels.
+    Pixels are counted: per image, first in bins of 2**-14 of their score (14 bits of mantissa), at the end in about 2,000
+    bins that hold equal shares of the anomalous and of all pixels.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ScoreRecorder(Callback):
         self._normal: list[Counts] = []
         self._anomalous: list[Counts] = []
         self._has_masks = True
-        #: seconds that the detector took for all images, without reading them
+        #: seconds that the detector took for all images, without loading them
         self.seconds = 0.0
         self._start = 0.0
         #: height and width of the anomaly maps, pixels
@@ -56,7 +56,7 @@ class ScoreRecorder(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in a batch with its predictions (a Lightning hook)."""
+        """Record a batch with its predictions (a Lightning hook)."""
         del trainer, pl_module, outputs, batch_idx, dataloader_idx
         scores = batch.pred_score.float().flatten().tolist()  # waits for a GPU
         self.seconds += time.perf_counter() - self._start
@@ -65,7 +65,7 @@ class ScoreRecorder(Callback):
         self._labels += batch.gt_label.bool().tolist()
         self._scores += scores
         maps, masks = batch.anomaly_map, batch.gt_mask
-        if maps is None:  # then masks have nothing to say
+        if maps is None:  # then masks have no use
             maps, masks = torch.zeros(size, 1, 1), None
         maps = maps.float().reshape(size, *maps.shape[-2:])
         self.map_size = (int(maps.shape[-2]), int(maps.shape[-1]))
@@ -79,7 +79,7 @@ class ScoreRecorder(Callback):
             self._anomalous.append(_count(each[mask]))
 
     def scores(self) -> Scores:
-        """All that was taken in."""
+        """Return all that was recorded."""
         labels = np.array(self._labels, dtype=bool)
         normal_images = [counts for counts, label in zip(self._normal, labels, strict=True) if not label]
         if self._has_masks:
@@ -100,14 +100,14 @@ class ScoreRecorder(Callback):
 
 
 def _count(scores: Tensor) -> Counts:
-    """Distinct scores, cut to 14 bits of mantissa, and how many pixels have each."""
+    """Return the distinct scores, cut to 14 bits of mantissa, and the number of pixels of each."""
     cut = scores.contiguous().view(torch.int32) & ~0x1FF
     values, counts = torch.unique(cut, return_counts=True)
     return values.view(torch.float32).cpu().numpy(), counts.cpu().numpy()
 
 
 def _quantiles(images: list[Counts], shares: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Scores below which these shares of all pixels of some images lie."""
+    """Return the scores below which these shares of the pixels of some images lie."""
     if not images or not sum(len(values) for values, _ in images):
         return np.full(len(shares), np.nan, dtype=np.float32)
     values, counts = (np.concatenate(column) for column in zip(*images, strict=True))
@@ -117,14 +117,14 @@ def _quantiles(images: list[Counts], shares: NDArray[np.float64]) -> NDArray[np.
 
 
 def _edges(normal: list[Counts], anomalous: list[Counts]) -> NDArray[np.float32]:
-    """Ascending edges of bins that resolve both the anomalous pixels and all of them."""
+    """Return ascending edges of bins that resolve the anomalous pixels as well as all pixels."""
     shares = np.linspace(0, 1, BINS)
     edges = np.unique(np.concatenate([_quantiles(anomalous, shares), _quantiles(normal + anomalous, shares)]))
     return np.asarray(edges[~np.isnan(edges)], dtype=np.float32)
 
 
 def _binned(images: list[Counts], edges: NDArray[np.float32]) -> NDArray[np.int32]:
-    """(N, K) counts, the bin of the highest scores first."""
+    """Return (N, K) counts, the bin of the highest scores first."""
     table = np.zeros((len(images), len(edges)), dtype=np.int32)
     for row, (values, counts) in zip(table, images, strict=True):
         np.add.at(row, np.searchsorted(edges, values, side="right") - 1, counts)

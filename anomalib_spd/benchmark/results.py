@@ -1,26 +1,29 @@
-"""What a cell of a benchmark grid leaves behind: one folder with ``cell.json`` and ``scores.npz``."""
+"""The records of a benchmark grid: a folder for each cell with ``cell.json`` and ``scores.npz``, and one table of all."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from anomalib_spd.files import atomic_write
+from anomalib_spd.metrics import METRICS
 
 RECORD = "cell.json"
 SCORES = "scores.npz"
+RUNS = "runs.csv"
 
-#: at these shares of the normal images' pixels above them, the scores of a detector are noted
+#: shares of the normal images' pixels for which ``Scores`` has the score above which they lie
 FALSE_POSITIVE_RATES = np.logspace(0, -4, 81)
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One run of a grid. The names are the grid's own labels."""
+    """One run of a grid, by the grid's own labels."""
 
     backbone: str
     detector: str
@@ -31,24 +34,24 @@ class Cell:
         return f"{self.backbone} / {self.detector} / {self.category} / seed {self.seed}"
 
     def folder(self, results: Path) -> Path:
-        """Where this cell stands in the folder of results."""
+        """Return the folder of this cell in the folder of results."""
         return results / "cells" / self.backbone / self.detector / self.category / f"seed_{self.seed}"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a detector said of the N images of a test set, enough to compare it with another.
+    """The scores of a detector on the N images of a test set, enough to compare it with another detector.
 
     Attributes:
         image_path: (N,) str, as the data module gave them.
-        mask_path: (N,) str, empty where an image has none.
+        mask_path: (N,) str, empty for images without a mask.
         image_label: (N,) bool, true for anomalous images.
         image_score: (N,) float32, higher is more anomalous.
-        anomaly_map: (N, h, w) float16, the anomaly maps, averaged down to at most 56 pixels a side: for pictures.
+        anomaly_map: (N, h, w) float16, the anomaly maps, averaged down to at most 56 x 56 pixels: for pictures.
         false_positive_score: (81,) float32, the scores that a share of ``FALSE_POSITIVE_RATES`` of the normal images'
             pixels exceeds.
         pixel_positive: (N, K) int32, anomalous pixels of each image in each of K bins of scores, highest first, which
-            all images share; (N, 0) where the set has no masks.
+            all images share; (N, 0) without masks.
         pixel_negative: (N, K) int32, the normal pixels likewise.
     """
 
@@ -64,12 +67,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Result:
-    """What is on record of a cell.
+    """The record of a cell.
 
     Attributes:
         cell: which one.
-        record: the content of ``cell.json``.
-        folder: where it was read.
+        record: content of ``cell.json``.
+        folder: that was read.
     """
 
     cell: Cell
@@ -78,22 +81,22 @@ class Result:
 
     @property
     def done(self) -> bool:
-        """Whether the cell was measured; otherwise ``record["error"]`` says what went wrong."""
+        """Whether the cell was measured; otherwise ``record["error"]`` has the error."""
         return bool(self.record["status"] == "done")
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures by name, such as ``image_AUROC`` or ``pixel_AUPR_step``; pixel figures only where there are masks."""
+        """Metrics by the names of ``METRICS``; those of pixels only where there are masks."""
         metrics: dict[str, float] = self.record["metrics"]
         return metrics
 
     @property
     def scores_file(self) -> Path:
-        """Where the scores of every test image are."""
+        """The file with the scores of every test image."""
         return self.folder / SCORES
 
     def scores(self) -> Scores:
-        """The scores of every test image.
+        """Return the scores of every test image.
 
         Raises:
             OSError: they are missing.
@@ -102,13 +105,13 @@ class Result:
 
 
 def write(folder: Path, cell: Cell, record: dict[str, Any], scores: Scores | None) -> None:
-    """Put a cell on record, scores first: a cell whose ``cell.json`` stands is complete, whenever a process is killed.
+    """Write a record, scores first: a cell that has a ``cell.json`` is complete, whenever a process is killed.
 
     Args:
         folder: of this cell.
-        cell: whose.
-        record: what ``cell.json`` holds, besides the cell itself.
-        scores: absent for a cell that failed.
+        cell: whose record.
+        record: content of ``cell.json``, besides the cell itself.
+        scores: None for a cell that failed.
     """
     if scores is not None:
         with atomic_write(folder / SCORES, remove_stale=True) as file:
@@ -118,7 +121,7 @@ def write(folder: Path, cell: Cell, record: dict[str, Any], scores: Scores | Non
 
 
 def read(results: Path) -> Iterator[Result]:
-    """All cells on record, in the order of their names.
+    """Yield all recorded cells, in the order of their names.
 
     Args:
         results: folder of results.
@@ -131,13 +134,13 @@ def read(results: Path) -> Iterator[Result]:
 
 
 def read_record(path: Path) -> Result:
-    """What one ``cell.json`` says.
+    """Return the record in a ``cell.json``.
 
     Args:
         path: of the file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is no record.
     """
     try:
         record = json.loads(path.read_text())
@@ -149,7 +152,7 @@ def read_record(path: Path) -> Result:
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in a file.
+    """Return the scores in a file.
 
     Args:
         path: of the file.
@@ -159,3 +162,73 @@ def read_scores(path: Path) -> Scores:
     """
     with np.load(path, allow_pickle=False) as arrays:
         return Scores(**{field.name: arrays[field.name] for field in fields(Scores)})
+
+
+def runs_table(results: Iterable[Result]) -> pd.DataFrame:
+    """Return a table with one row a cell.
+
+    Its columns, empty where a value is not known:
+
+    - ``backbone``, ``sha256`` (of its weights), ``detector``, ``category``, ``seed``, ``status`` (``done``, ``failed``);
+    - the names of ``METRICS``, each in ``[0, 1]``;
+    - ``name`` (in the registry or in timm) and ``architecture`` of the backbone, ``files_sha256`` (of the list of images);
+    - ``fit_seconds``, ``inference_seconds``, ``total_seconds``, ``features_shared``, ``peak_memory_bytes``;
+    - ``train_images``, ``train_anomalous``, ``test_normal``, ``test_anomalous``, ``coreset_sampling_ratio``;
+    - ``image_size``, ``crop``, ``map``: ``HEIGHTxWIDTH`` in pixels;
+    - ``device``, ``threads``, ``error`` (type and message), and for each package ``version_PACKAGE``.
+
+    Args:
+        results: of one grid.
+    """
+    rows = [_row(result) for result in results]
+    columns = ["backbone", "sha256", "detector", "category", "seed", "status", *(metric.name for metric in METRICS)]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(key for row in rows for key in row)])))
+
+
+def write_runs(results: Path) -> Path:
+    """Write the table of all recorded cells to ``runs.csv`` in the folder of results; return its path."""
+    path = results / RUNS
+    with atomic_write(path) as file:
+        runs_table(read(results)).to_csv(file, index=False, lineterminator="\n")
+    return path
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """Return the table in a file that :func:`write_runs` wrote.
+
+    Args:
+        path: of ``runs.csv``.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: a column that every table has is missing.
+    """
+    texts = ("backbone", "sha256", "detector", "category", "status")
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, "string"))
+    if missing := [column for column in (*texts, "seed") if column not in table]:
+        raise ValueError(f"{path} is not a table of runs: it has no column {', '.join(missing)}")
+    return table
+
+
+def _row(result: Result) -> dict[str, Any]:
+    record, cell = result.record, result.cell
+    backbone, sizes, error = record.get("backbone", {}), dict(record.get("sizes", {})), record.get("error")
+    sizes |= {key: "x".join(map(str, sizes[key])) for key in ("image_size", "crop", "map") if sizes.get(key)}
+    return {
+        "backbone": cell.backbone,
+        "sha256": backbone.get("weights_sha256"),
+        "detector": cell.detector,
+        "category": cell.category,
+        "seed": cell.seed,
+        "status": record["status"],
+        **record["metrics"],
+        "name": backbone.get("name"),
+        "architecture": backbone.get("architecture"),
+        "files_sha256": record.get("files_sha256"),
+        **{f"{name}_seconds": value for name, value in record["seconds"].items()},
+        **{key: record.get(key) for key in ("features_shared", "peak_memory_bytes")},
+        **sizes,
+        **{key: record.get(key) for key in ("device", "threads")},
+        "error": f"{error['type']}: {' '.join(error['message'].split())}" if error else None,
+        **{f"version_{package}": number for package, number in record.get("versions", {}).items()},
+    }

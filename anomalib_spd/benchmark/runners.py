@@ -1,6 +1,6 @@
-"""Where the cells of a grid run: in processes of this machine, or on a Ray cluster.
+"""Runners of a grid's cells: processes of this machine, or a Ray cluster.
 
-Both take a group of cells and hand back a future, which fails only when the process itself was lost.
+Both take a group of cells and return a future, which fails only if the process itself was lost.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from anomalib_spd import backbones
 
-#: what every process has to import
+#: module that every process imports
 PRELOADED = "anomalib_spd.benchmark.preloaded"
 
 Work = Callable[..., None]
@@ -30,14 +30,13 @@ class Runner(Protocol):
         """Start a piece of work, or queue it."""
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release resources."""
 
 
 class Processes:
-    """Processes of this machine.
+    """Processes of this machine, a new one for every group, so that memory and crashes do not affect the next group.
 
-    Every group has a new one: what one leaves in memory, or its death, does not touch the next. Where the system can fork, they
-    are copies of one that has imported what all need, some ten seconds' work, and done nothing else.
+    Where the system can fork, they are copies of a process that has only imported what all need, which takes ten seconds.
 
     Args:
         workers: how many run at a time.
@@ -58,13 +57,13 @@ class Processes:
         return future
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources."""
 
 
 class Ray:
-    """A Ray cluster: the one that ``RAY_ADDRESS`` names, or one that is started on this machine.
+    """A Ray cluster: the one that ``RAY_ADDRESS`` names, or a new one on this machine.
 
-    All machines must see the data and the folder of results under the same paths.
+    All machines must have the data and the folder of results under the same paths.
 
     Args:
         workers: how many run at a time.
@@ -89,7 +88,7 @@ class Ray:
             if "RAY_ADDRESS" in os.environ:
                 local = {}
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **local)
-        # a lost process is on record as such: Ray would run its cells again, and lose it again
+        # the loss of a process is recorded: Ray would run its cells again, and lose it again
         self._options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 0, "max_calls": 1}
 
     def submit(self, work: Work, *args: Any) -> "Future[None]":
@@ -98,19 +97,19 @@ class Ray:
         return future
 
     def close(self) -> None:
-        """Disconnect, and stop a cluster that was started here."""
+        """Disconnect, and stop a cluster that was started by this runner."""
         self._ray.shutdown()
 
 
 def _start(environment: dict[str, str]) -> None:
-    """Begin as the process that started this one would, and end when it is killed: another start of the grid must not meet this.
+    """Take over the parent's environment, and end when the parent is killed: a new start of the grid must not meet this process.
 
     Args:
-        environment: of that process; a copied process has what was set when its original began, and the shelf of then.
+        environment: of the parent; a forked process has the environment, and the registry, of the time when its original began.
     """
     os.environ.clear()
     os.environ.update(environment)
-    import_module(PRELOADED)  # where nothing was copied
+    import_module(PRELOADED)  # if the process is no copy
     backbones.register()
     parent = multiprocessing.parent_process()
 

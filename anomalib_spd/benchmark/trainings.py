@@ -1,18 +1,34 @@
-"""Makes the backbones that a grid says how to make, where the shelf does not have them."""
+"""Makes the backbones that a grid says how to make, where the registry does not have them."""
 
-import shlex
+import inspect
+import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from typing import Any
 
 import torch
+from anomalib.data import AnomalibDataModule
+from lightning.pytorch import Callback
 
 from anomalib_spd import backbones
+from anomalib_spd.benchmark.build import Config, build, check
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.output import output_to
 from anomalib_spd.benchmark.runners import Runner
+from anomalib_spd.config_files import load_config_files
+from anomalib_spd.finetuning.run import finetune
+from anomalib_spd.training.module import TrainingModule
 
 FOLDER = "finetune"
+#: keys of a training's configuration
+KEYS = {"seed_everything", "trainer"} | set(inspect.signature(finetune).parameters) - {
+    "name",
+    "folder",
+    "seed",
+    "command",
+    "settings",
+}
 
 
 def train(
@@ -22,11 +38,11 @@ def train(
     *,
     accelerator: str = "auto",
     threads: int = 1,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Fine-tune the backbones of a grid that are missing; those that were interrupted go on.
+    """Fine-tune the backbones of a grid that are missing; those that were interrupted resume.
 
-    What fails is told, and left to fail in its cells.
+    What fails is logged, and left to fail in its cells.
 
     Args:
         grid: what is measured.
@@ -34,55 +50,90 @@ def train(
         runner: where.
         accelerator: as Lightning names it.
         threads: of torch on the CPU, for each worker.
-        tell: takes a line whenever a training has ended.
+        log: takes a line whenever a training has ended.
 
     Raises:
-        ValueError: a backbone on the shelf has the name of one that is to be made otherwise.
+        ValueError: a configuration is not that of a training, or a registered backbone has the name of one that is to be
+            made otherwise.
     """
     queue = []
-    for name, args in grid.trainings().items():
+    for name, options in grid.trainings().items():
+        recipe = full_recipe(options, name)
         if name not in backbones.available():
-            queue.append((name, [*args, f"--trainer.accelerator={accelerator}", f"--folder={results / FOLDER}"]))
-        elif not backbones.find(name).provenance.command.startswith(command(args)):
+            queue.append((name, recipe))
+        elif not backbones.find(name).provenance.has_settings(recipe):
             raise ValueError(
-                f"{name!r} is on the shelf, but was not made as the grid says: remove it (anomalib-spd backbones remove "
+                f"{name!r} is registered, but was not made as the grid says: remove it (anomalib-spd backbones remove "
                 f"{name}), or give the grid another name"
             )
     total, running = len(queue), dict[Future[None], str]()
     ended = 0
     while queue or running:
         while queue and len(running) < runner.workers:
-            name, args = queue.pop(0)
-            log = results / FOLDER / f"{name}.txt"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            running[runner.submit(finetune, args, log, threads)] = name
+            name, recipe = queue.pop(0)
+            running[runner.submit(train_one, name, recipe, results / FOLDER, accelerator, threads)] = name
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             name, ended = running.pop(future), ended + 1
-            log = results / FOLDER / f"{name}.txt"
-            tell(f"{ended} of {total} trainings: {name}" + (f" failed, see {log}" if future.exception() else ""))
-    backbones.register()  # they were put on the shelf by other processes
+            file = results / FOLDER / f"{name}.txt"
+            log(f"{ended} of {total} trainings: {name}" + (f" failed, see {file}" if future.exception() else ""))
+    backbones.register()  # other processes added them to the registry
 
 
-def command(args: list[str]) -> str:
-    """Return a training's command line, as the shelf has it on record."""
-    return shlex.join(["anomalib-spd", "finetune", *args])
-
-
-def finetune(args: list[str], log: Path, threads: int) -> None:
-    """Run one training in this process.
+def full_recipe(options: Config, where: str) -> Config:
+    """Return the configuration of a training: values of files, replaced by those that the grid gives.
 
     Args:
-        args: what follows ``anomalib-spd finetune``.
-        log: file that takes what is printed.
+        options: keys of a configuration, nested or with dots; ``config`` names one file, or several that are merged.
+        where: name of the backbone, for errors.
+
+    Raises:
+        ValueError: a file cannot be read, a key or an argument is unknown.
+    """
+    values = dict(options)
+    files = values.pop("config", [])
+    for key in [key for key in values if key.startswith("model.") and not key.startswith("model.init_args.")]:
+        values[key.replace("model.", "model.init_args.", 1)] = values.pop(key)  # short, as on the command line
+    content = load_config_files([files] if isinstance(files, str) else files, values)
+    if unknown := sorted(content.keys() - KEYS):
+        raise ValueError(f"{where}: a training has no {', '.join(unknown)}; expected some of {', '.join(sorted(KEYS))}")
+    try:
+        check(TrainingModule, content.get("model", {}))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return content
+
+
+def train_one(name: str, recipe: Config, folder: Path, accelerator: str, threads: int) -> None:
+    """Run one training in this process, with its output in ``NAME.txt``.
+
+    Args:
+        name: of the new backbone.
+        recipe: configuration of the training.
+        folder: of trainings.
+        accelerator: as Lightning names it.
         threads: of torch on the CPU.
 
     Raises:
-        RuntimeError: where it failed; the log says why.
+        RuntimeError: the training failed; the log has the error.
     """
-    from anomalib_spd.cli.finetune import run
-
     torch.set_num_threads(threads)
-    with output_to(log):
-        status = run(args)
-    if status:
-        raise RuntimeError(f"anomalib-spd finetune ended with status {status}")
+    arguments = dict(recipe)
+    model, data = arguments.pop("model"), arguments.pop("data")
+    trainer = {**arguments.pop("trainer", {}), "accelerator": accelerator}
+    trainer["callbacks"] = [build(Callback, each) for each in trainer.get("callbacks") or []]
+    folder.mkdir(parents=True, exist_ok=True)
+    with output_to(folder / f"{name}.txt"):
+        try:
+            finetune(
+                lambda: build(TrainingModule, model),
+                build(AnomalibDataModule, data),
+                name,
+                folder=folder,
+                seed=arguments.pop("seed_everything"),
+                settings=recipe,
+                **arguments,
+                **trainer,
+            )
+        except Exception:
+            traceback.print_exc()
+            raise RuntimeError(f"the training of {name} failed") from None

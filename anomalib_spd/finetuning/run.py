@@ -29,6 +29,7 @@ def finetune(
     seed: int | None = 0,
     checkpoint: Mapping[str, Any] | None = None,
     ckpt_path: str | None = "last",
+    settings: Mapping[str, Any] | None = None,
     command: str = "",
     **trainer: Any,
 ) -> Backbone | None:
@@ -50,6 +51,7 @@ def finetune(
         checkpoint: arguments of :class:`~anomalib_spd.training.checkpoint.LastCheckpoint`, such as
             ``{"every_n_train_steps": 50}``.
         ckpt_path: checkpoint to resume from; ``"last"`` is the run's own, if there is one.
+        settings: what is recorded as the settings of the training; by default the arguments of ``model``.
         command: what is recorded as the command that made the backbone.
         **trainer: arguments of Lightning's ``Trainer``, such as ``max_steps``.
 
@@ -81,7 +83,7 @@ def finetune(
         assert batches.images is not None, "the training had some"
         number = len(batches.images)
         described = f"{number} normal training images of {batches.title}"
-        return backbones.add(name, checkpoints / LAST, data=described, command=command)
+        return backbones.add(name, checkpoints / LAST, data=described, settings=settings, command=command)
     if not _is_made_of(name, checkpoints / LAST):
         raise ValueError(
             f"The training went on, but the name {name!r} is taken by its earlier result: anomalib-spd backbones remove "

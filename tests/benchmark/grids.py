@@ -1,4 +1,4 @@
-"""A grid that is measured in seconds: two tiny networks, two sets of a dozen small pictures."""
+"""A grid that is measured in seconds: two small networks, two sets of a dozen small images."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -19,18 +19,18 @@ LAYERS = ["blocks.1", "blocks.2"]
 
 
 @contextmanager
-def tiny_shelf(folder: Path) -> Iterator[None]:
-    """A shelf with the backbones ``tiny_a`` and ``tiny_b``, random as they are."""
+def small_registry(folder: Path) -> Iterator[None]:
+    """A registry with the backbones ``small_a`` and ``small_b``, random as they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANOMALIB_SPD_HOME", str(folder / "shelf"))
-        for seed, name in enumerate(["tiny_a", "tiny_b"]):
-            put_on_shelf(name, seed, folder)
+        patch.setenv("ANOMALIB_SPD_HOME", str(folder / "registry"))
+        for seed, name in enumerate(["small_a", "small_b"]):
+            add_to_registry(name, seed, folder)
         yield
     register()
 
 
-def put_on_shelf(name: str, seed: int, folder: Path) -> None:
-    """A random network under that name."""
+def add_to_registry(name: str, seed: int, folder: Path) -> None:
+    """Register a random network under a name."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torch.save(timm.create_model("test_efficientnet").state_dict(), folder / f"{seed}.pth")
@@ -38,7 +38,7 @@ def put_on_shelf(name: str, seed: int, folder: Path) -> None:
 
 
 def draw_images(root: Path, category: str, masks: bool = True, seed: int = 0) -> None:
-    """Grey noise in VisA's layout; anomalous images have a bright square, and a mask of it."""
+    """Draw gray noise in VisA's layout; anomalous images have a bright square, and a mask of it."""
     rng = np.random.default_rng(seed)
     base = root / "visa_pytorch" / category
     for folder, count in (("train/good", 6), ("test/good", 4), ("test/bad", 5)):
@@ -56,8 +56,8 @@ def draw_images(root: Path, category: str, masks: bool = True, seed: int = 0) ->
             Image.fromarray(pixels).save(base / folder / f"{index:03d}.JPG", quality=95)
 
 
-def tiny_grid(root: Path, **changes: Any) -> dict[str, Any]:
-    """The content of a file in ``configs/benchmark``; images of ``one`` and ``two`` must have been drawn."""
+def small_grid(root: Path, **changes: Any) -> dict[str, Any]:
+    """Return the content of a grid's file; images of ``one`` and ``two`` must have been drawn."""
     pre_processor = {
         "class_path": "anomalib_spd.detectors.pre_processing.BackbonePreProcessor",
         "init_args": {"image_size": [80, 80], "center_crop_size": [64, 64]},
@@ -65,7 +65,7 @@ def tiny_grid(root: Path, **changes: Any) -> dict[str, Any]:
     shared = {"layers": LAYERS, "pre_processor": pre_processor}
     two = root / "visa_pytorch" / "two"
     config = {
-        "backbones": {"a": "tiny_a", "b": "tiny_b"},
+        "backbones": {"a": "small_a", "b": "small_b"},
         "detectors": {
             "PaDiM": {"class_path": "anomalib.models.Padim", "init_args": {**shared, "n_features": 10}},
             "PatchCore 0.1": {
@@ -102,7 +102,7 @@ def write_config(path: Path, config: dict[str, Any]) -> Path:
 
 
 class Inline:
-    """A runner in this process: what is tested with it is the grid, not where it runs."""
+    """A runner in this process, for tests of the grid itself."""
 
     workers = 1
 
@@ -115,4 +115,4 @@ class Inline:
         return future
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""

@@ -19,7 +19,7 @@ from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.metrics import AUROC, AUPR_step
-from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
+from tests.benchmark.grids import LAYERS, draw_images, small_grid, small_registry
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cell")
     draw_images(folder, "one")
     draw_images(folder, "two", masks=False)
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
 def plan(root: Path, detector: str) -> cell.Plan:
-    grid = Grid(**tiny_grid(root))
+    grid = Grid(**small_grid(root))
     which = Cell("a", detector, "one", 3)
     model, data = grid.model_config(which), grid.data_config(which)
     data["init_args"].update(train_batch_size=1, eval_batch_size=1)
@@ -46,7 +46,7 @@ def plan(root: Path, detector: str) -> cell.Plan:
 def test_figures_are_those_of_stock_anomalib(
     root: Path, tmp_path: Path, detector: str, stock: Any, arguments: dict[str, Any]
 ) -> None:
-    record, scores = cell.run(plan(root, detector), SharedFeatures("tiny_a", LAYERS))
+    record, scores = cell.run(plan(root, detector), SharedFeatures("small_a", LAYERS))
     assert record["features_shared"]
 
     torch.manual_seed(99)
@@ -59,7 +59,7 @@ def test_figures_are_those_of_stock_anomalib(
         AUPR_step(["anomaly_map", "gt_mask"], prefix="pixel_"),
     ]
     model = stock(
-        backbone="tiny_a",
+        backbone="small_a",
         layers=LAYERS,
         **arguments,
         pre_processor=BackbonePreProcessor((80, 80), (64, 64)),
@@ -100,5 +100,5 @@ def test_a_failure_tells_what_was_tried(root: Path) -> None:
     assert record["error"]["type"] == "ValueError"
     assert record["error"]["message"] == "no such thing"
     assert "test_cell.py" in record["error"]["traceback"]
-    assert record["config"]["model"]["init_args"]["backbone"] == "tiny_a"
+    assert record["config"]["model"]["init_args"]["backbone"] == "small_a"
     assert record["metrics"] == {}

@@ -10,13 +10,13 @@ from anomalib.models import Padim, Patchcore, Stfpm
 from anomalib.models.components import TimmFeatureExtractor
 
 from anomalib_spd.benchmark.features import SharedFeatures
-from tests.benchmark.grids import LAYERS, tiny_shelf
+from tests.benchmark.grids import LAYERS, small_registry
 
 
 @pytest.fixture(scope="module", autouse=True)
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("shelf")
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
@@ -28,7 +28,7 @@ def images() -> torch.Tensor:
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> SharedFeatures:
     """Counts the images that pass the network, in ``seen``."""
-    shared = SharedFeatures("tiny_a", ["blocks.0", *LAYERS])
+    shared = SharedFeatures("small_a", ["blocks.0", *LAYERS])
     seen: list[int] = []
     shared.extractor.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     monkeypatch.setattr(shared, "seen", seen, raising=False)
@@ -37,13 +37,13 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> SharedFeatures:
 
 def detector(**kwargs: Any) -> Padim:
     settings: dict[str, Any] = {"evaluator": False, "visualizer": False, "n_features": 10, **kwargs}
-    return Padim(**{"backbone": "tiny_a", "layers": LAYERS, **settings})
+    return Padim(**{"backbone": "small_a", "layers": LAYERS, **settings})
 
 
 def test_a_detector_that_is_served_sees_what_it_would_have_computed(
     shared: SharedFeatures, images: torch.Tensor
 ) -> None:
-    own = TimmFeatureExtractor("tiny_a", LAYERS)(images)
+    own = TimmFeatureExtractor("small_a", LAYERS)(images)
     model = detector()
     assert shared.serve(model)
     served = model.model.feature_extractor(images)
@@ -53,7 +53,7 @@ def test_a_detector_that_is_served_sees_what_it_would_have_computed(
 
 
 def test_an_image_passes_the_network_once(shared: SharedFeatures, images: torch.Tensor) -> None:
-    first, second = detector(), Patchcore("tiny_a", LAYERS, evaluator=False, visualizer=False)
+    first, second = detector(), Patchcore("small_a", LAYERS, evaluator=False, visualizer=False)
     assert shared.serve(first)
     assert shared.serve(second)
     a = first.model.feature_extractor(images)
@@ -68,14 +68,14 @@ def test_an_image_passes_the_network_once(shared: SharedFeatures, images: torch.
 
 
 def test_features_do_not_depend_on_the_company(shared: SharedFeatures, images: torch.Tensor) -> None:
-    alone = SharedFeatures("tiny_a", LAYERS)(images[3:4])
+    alone = SharedFeatures("small_a", LAYERS)(images[3:4])
     among = shared(images)
     for layer in LAYERS:
         assert torch.equal(alone[layer][0], among[layer][3])
 
 
 def test_detectors_that_need_their_own_are_left_alone(shared: SharedFeatures) -> None:
-    trains = Stfpm("tiny_a", LAYERS, evaluator=False, visualizer=False)
+    trains = Stfpm("small_a", LAYERS, evaluator=False, visualizer=False)
     other_layer = detector(layers=["blocks.1", "blocks.4"])
     before = other_layer.model.feature_extractor
     assert not shared.serve(trains)

@@ -1,29 +1,31 @@
-"""What a grid's file says, and what it may not say."""
+"""The files of grids: their content, and what is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
 
-from anomalib_spd.benchmark.grid import Grid, build_data, build_model, pairs
+from anomalib_spd.benchmark.build import build
+from anomalib_spd.benchmark.grid import Grid, pairs
 from anomalib_spd.benchmark.results import Cell
-from anomalib_spd.cli.benchmark import _parser
-from tests.benchmark.grids import tiny_grid
+from anomalib_spd.cli.benchmark import grid_of, parse
+from tests.benchmark.grids import small_grid
 from tests.conftest import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "configs" / "benchmark").glob("*.yaml"))
 
 
 def grid(tmp_path: Path, **changes: Any) -> Grid:
-    return Grid(**tiny_grid(tmp_path, **changes))
+    return Grid(**small_grid(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_files_are_grids(path: Path) -> None:
-    options = _parser().parse_args(["--config", str(path)])
-    shipped = Grid(**{name: options[name] for name in Grid.__dataclass_fields__})
+    options = parse(["--config", str(path)])
+    shipped = grid_of(options)
     shipped.check()
     assert options.results == Path("results/benchmark") / path.stem
     again = Grid(**yaml.safe_load(yaml.safe_dump(shipped.plain(), sort_keys=False)))
@@ -38,8 +40,8 @@ def test_the_grid_of_the_readme_is_one(tmp_path: Path) -> None:
     (block,) = (block for block in readme.split("```yaml\n")[1:] if block.startswith("backbones:"))
     path = tmp_path / "grid.yaml"
     path.write_text(block.partition("```")[0])
-    options = _parser().parse_args(["--config", str(path)])
-    grid = Grid(**{name: options[name] for name in Grid.__dataclass_fields__})
+    options = parse(["--config", str(path)])
+    grid = grid_of(options)
     grid.check()
     assert len(grid.cells()) == 12
 
@@ -99,21 +101,21 @@ def test_cells_are_the_product_and_groups_share_backbone_and_category(tmp_path: 
 
 
 def test_a_backbone_may_bring_arguments_for_a_detector(tmp_path: Path) -> None:
-    entry = {"backbone": "tiny_a", "init_args": {"PaDiM": {"n_features": 7}}}
-    one = grid(tmp_path, backbones={"a": entry, "b": "tiny_b"})
+    entry = {"backbone": "small_a", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, backbones={"a": entry, "b": "small_b"})
     assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["n_features"] == 7
     assert one.model_config(Cell("b", "PaDiM", "one", 0))["init_args"]["n_features"] == 10
     assert "n_features" not in one.model_config(Cell("a", "PatchCore 0.1", "one", 0))["init_args"]
-    assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["backbone"] == "tiny_a"
+    assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["backbone"] == "small_a"
 
 
 def test_a_backbone_may_have_a_name_for_each_category_and_seed(tmp_path: Path) -> None:
-    entry = {"backbone": "tiny_{category}", "init_args": {"PaDiM": {"n_features": 7}}}
-    one = grid(tmp_path, backbones={"a": "tiny_{category}_{seed}", "b": "tiny_a", "c": entry})
+    entry = {"backbone": "small_{category}", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, backbones={"a": "small_{category}_{seed}", "b": "small_a", "c": entry})
     seeds = one.seeds
-    assert [one.backbone("a", "one", seed) for seed in seeds] == [f"tiny_one_{seed}" for seed in seeds]
-    assert [one.backbone("b", "two", seed) for seed in seeds] == ["tiny_a", "tiny_a"]
-    assert one.model_config(Cell("c", "PaDiM", "two", seeds[1]))["init_args"]["backbone"] == "tiny_two"
+    assert [one.backbone("a", "one", seed) for seed in seeds] == [f"small_one_{seed}" for seed in seeds]
+    assert [one.backbone("b", "two", seed) for seed in seeds] == ["small_a", "small_a"]
+    assert one.model_config(Cell("c", "PaDiM", "two", seeds[1]))["init_args"]["backbone"] == "small_two"
     assert one.model_config(Cell("c", "PaDiM", "two", seeds[1]))["init_args"]["n_features"] == 7
     assert [one.trained_anew(label) for label in "abc"] == [True, False, False]
     assert len(set(one.cells())) == 3 * 2 * 2 * 2
@@ -123,21 +125,23 @@ def test_a_backbone_may_have_a_name_for_each_category_and_seed(tmp_path: Path) -
 
 def test_a_grid_may_say_how_its_backbones_are_made(tmp_path: Path) -> None:
     entry = {"backbone": "tuned_{category}_{seed}", "finetune": {"config": "a.yaml", "model.clusters": 1}}
-    one = grid(tmp_path, backbones={"a": entry, "b": "tiny_a"})
-    made = one.trainings()
-    assert list(made) == [f"tuned_{category}_{seed}" for category in ("one", "two") for seed in one.seeds]
-    args = made[f"tuned_two_{one.seeds[1]}"]
-    assert args[:3] == ["--config=a.yaml", "--model.clusters=1", f"--seed_everything={one.seeds[1]}"]
-    data = json.loads(args[3].removeprefix("--data="))
-    # what a detector alone needs of the data is not the training's
-    assert data == one.data_config(Cell("b", "PaDiM", "two", 0)) | {"init_args": data["init_args"]}
-    assert args[4:] == [f"--name=tuned_two_{one.seeds[1]}"]
+    one = grid(tmp_path, backbones={"a": entry, "b": "small_a"})
+    trainings = one.trainings()
+    assert list(trainings) == [f"tuned_{category}_{seed}" for category in ("one", "two") for seed in one.seeds]
+    config = trainings[f"tuned_two_{one.seeds[1]}"]
+    assert config == {
+        "config": "a.yaml",
+        "model.clusters": 1,
+        "seed_everything": one.seeds[1],
+        # without what a detector alone needs of the data
+        "data": one.data_config(Cell("b", "PaDiM", "two", 0)),
+    }
 
 
 def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path) -> None:
     one = grid(tmp_path)
     assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"]["category"] == "one"
-    assert build_data(one.data_config(Cell("a", "PaDiM", "one", 0))).category == "one"
+    assert build(AnomalibDataModule, one.data_config(Cell("a", "PaDiM", "one", 0))).category == "one"
     assert one.data_config(Cell("a", "PaDiM", "two", 0))["class_path"] == "anomalib.data.Folder"
     assert "category" not in one.data_config(Cell("a", "PaDiM", "two", 0))["init_args"]
     assert one.published("one") == {"dataset": "mvtec", "category": "one"}
@@ -145,16 +149,16 @@ def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path
 
 
 def test_a_category_may_have_arguments_for_a_detector(tmp_path: Path) -> None:
-    categories = {"one": {"detectors": {"PaDiM": {"n_features": 5}}}, "two": tiny_grid(tmp_path)["categories"]["two"]}
-    entry = {"backbone": "tiny_a", "init_args": {"PaDiM": {"n_features": 7}}}
-    one = grid(tmp_path, categories=categories, backbones={"a": entry, "b": "tiny_b"})
+    categories = {"one": {"detectors": {"PaDiM": {"n_features": 5}}}, "two": small_grid(tmp_path)["categories"]["two"]}
+    entry = {"backbone": "small_a", "init_args": {"PaDiM": {"n_features": 7}}}
+    one = grid(tmp_path, categories=categories, backbones={"a": entry, "b": "small_b"})
     assert one.model_config(Cell("a", "PaDiM", "one", 0))["init_args"]["n_features"] == 5
     assert one.model_config(Cell("a", "PaDiM", "two", 0))["init_args"]["n_features"] == 7
     assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"].keys() == {"category", "root", "num_workers"}
 
 
 def test_a_detector_may_have_arguments_for_the_data(tmp_path: Path) -> None:
-    detectors = tiny_grid(tmp_path)["detectors"]
+    detectors = small_grid(tmp_path)["detectors"]
     detectors["PaDiM"]["data"] = {"train_batch_size": 3}
     one = grid(tmp_path, detectors=detectors)
     assert one.data_config(Cell("a", "PaDiM", "one", 0))["init_args"]["train_batch_size"] == 3
@@ -169,12 +173,12 @@ def test_a_draw_is_the_seed_where_nothing_is_said(tmp_path: Path, said: dict[str
     two_class = {"class_path": "anomalib_spd.twoclass.TwoClass", "init_args": {"datamodule": stock, "shots": 2, **said}}
     one = grid(tmp_path, categories={"one": two_class}, seeds=[4])
     one.check()
-    assert build_data(one.data_config(Cell("a", "PaDiM", "one", 4))).draw == draw
+    assert build(AnomalibDataModule, one.data_config(Cell("a", "PaDiM", "one", 4))).draw == draw
 
 
 def test_a_detector_is_built_as_it_is_written(tmp_path: Path) -> None:
     one = grid(tmp_path, backbones={"a": "efficientnet_lite0_in1k"})
-    model = build_model(one.model_config(Cell("a", "PatchCore 0.1", "one", 0)))
+    model = build(AnomalibModule, one.model_config(Cell("a", "PatchCore 0.1", "one", 0)))
     assert model.coreset_sampling_ratio == 0.1
 
 

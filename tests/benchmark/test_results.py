@@ -1,4 +1,4 @@
-"""The files that a cell leaves."""
+"""The files of a cell, and the table of all cells."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 from anomalib_spd.benchmark import results
 from anomalib_spd.benchmark.results import Cell, Scores
+from anomalib_spd.metrics import METRICS
 
 CELL = Cell("a", "PatchCore 0.01", "bottle", 2)
 RECORD: dict[str, Any] = {"status": "done", "error": None, "metrics": {"image_AUROC": 0.75}}
@@ -29,7 +30,7 @@ def scores() -> Scores:
     )
 
 
-def test_what_is_written_is_read(tmp_path: Path, scores: Scores) -> None:
+def test_what_is_written_is_read_back(tmp_path: Path, scores: Scores) -> None:
     results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
     (result,) = results.read(tmp_path)
     assert result.cell == CELL
@@ -41,7 +42,7 @@ def test_what_is_written_is_read(tmp_path: Path, scores: Scores) -> None:
     assert {path.name for path in CELL.folder(tmp_path).iterdir()} == {"cell.json", "scores.npz"}
 
 
-def test_a_cell_is_on_record_only_when_it_is_whole(
+def test_a_cell_is_recorded_only_when_it_is_complete(
     tmp_path: Path, scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -61,7 +62,7 @@ def test_a_cell_is_on_record_only_when_it_is_whole(
     assert [path.name for path in CELL.folder(tmp_path).iterdir()] == ["scores.npz"]
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path: Path, scores: Scores) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path, scores: Scores) -> None:
     CELL.folder(tmp_path).mkdir(parents=True)
     (CELL.folder(tmp_path) / ".cell.json.12345").write_text("{")
     results.write(CELL.folder(tmp_path), CELL, RECORD, scores)
@@ -69,8 +70,40 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path, scores: Scores) -
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"cell": {"backbone": "a"}}'])
-def test_a_record_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
     CELL.folder(tmp_path).mkdir(parents=True)
     (CELL.folder(tmp_path) / "cell.json").write_text(content)
     with pytest.raises(ValueError, match=r"cell\.json is not the record of a cell"):
         list(results.read(tmp_path))
+
+
+def test_the_table_of_runs_is_read_back(tmp_path: Path, scores: Scores) -> None:
+    record = {
+        **RECORD,
+        "backbone": {"name": "a_2", "architecture": "resnet18", "weights_sha256": "0123"},
+        "seconds": {"fit": 1.5, "inference": 0.1, "total": 2.0},
+        "sizes": {"train_images": 6, "image_size": [80, 96], "crop": None},
+        "versions": {"torch": "2.14.1"},
+    }
+    failed = Cell("a", "PaDiM", "bottle", 2)
+    error = {"type": "ValueError", "message": "no\nsuch thing", "traceback": ""}
+    results.write(CELL.folder(tmp_path), CELL, record, scores)
+    results.write(
+        failed.folder(tmp_path), failed, {"status": "failed", "error": error, "metrics": {}, "seconds": {}}, None
+    )
+    table = results.read_runs(results.write_runs(tmp_path))
+    names = [metric.name for metric in METRICS]
+    first = ["backbone", "sha256", "detector", "category", "seed", "status"]
+    assert list(table.columns[: len(first) + len(names)]) == first + names
+    bad, good = table.to_dict("records")
+    assert (good["backbone"], good["detector"], good["seed"], good["status"]) == ("a", "PatchCore 0.01", 2, "done")
+    assert (good["sha256"], good["name"], good["image_AUROC"], good["fit_seconds"]) == ("0123", "a_2", 0.75, 1.5)
+    assert (good["image_size"], good["train_images"], good["version_torch"]) == ("80x96", 6, "2.14.1")
+    assert np.isnan(good["pixel_AUPRO"])
+    assert (bad["detector"], bad["status"], bad["error"]) == ("PaDiM", "failed", "ValueError: no such thing")
+
+
+def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("backbone,seed\na,0\n")
+    with pytest.raises(ValueError, match=r"runs\.csv is not a table of runs: it has no column sha256, detector"):
+        results.read_runs(tmp_path / "runs.csv")

@@ -1,4 +1,4 @@
-"""A grid as its user meets it: what ends is on record, what fails is told, and the rest goes on."""
+"""A grid as its user meets it: cells are recorded as they end, errors too, and the other cells go on."""
 
 import json
 from collections.abc import Iterator
@@ -8,36 +8,37 @@ from typing import Any
 import pytest
 import torch
 
+from anomalib_spd.backbones import remove
 from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
-from anomalib_spd.benchmark.results import Cell, Result, read
-from tests.benchmark.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf
+from anomalib_spd.benchmark.results import Cell, Result, read, read_runs
+from tests.benchmark.grids import Inline, add_to_registry, draw_images, small_grid, small_registry
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Images, and a shelf with two backbones."""
+    """Images, and a registry with two backbones."""
     folder = tmp_path_factory.mktemp("grid")
     draw_images(folder, "one")
     draw_images(folder, "two", masks=False, seed=1)
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
 def measure(root: Path, results: Path, **changes: Any) -> tuple[benchmark.Outcome, dict[Cell, Result]]:
-    outcome = benchmark.run(Grid(**tiny_grid(root, **changes)), results, Inline(), accelerator="cpu")
+    outcome = benchmark.run(Grid(**small_grid(root, **changes)), results, Inline(), accelerator="cpu")
     return outcome, {result.cell: result for result in read(results)}
 
 
 @pytest.fixture(scope="module")
 def measured(root: Path) -> tuple[Path, dict[Cell, Result]]:
-    """The whole of the tiny grid, once."""
+    """The whole of the small grid, once."""
     outcome, cells = measure(root, root / "measured")
-    assert (outcome.measured, outcome.kept, outcome.failed) == (16, 0, [])
+    assert (outcome.measured, outcome.known, outcome.failed) == (16, 0, [])
     return root / "measured", cells
 
 
-def test_every_cell_is_on_record_with_its_circumstances(measured: tuple[Path, dict[Cell, Result]]) -> None:
+def test_every_cell_is_recorded_with_its_metadata(measured: tuple[Path, dict[Cell, Result]]) -> None:
     _, cells = measured
     assert len(cells) == 16
     record = cells[Cell("b", "PatchCore 0.1", "one", 1)].record
@@ -49,7 +50,7 @@ def test_every_cell_is_on_record_with_its_circumstances(measured: tuple[Path, di
         **{"train_images": 6, "train_anomalous": 0, "test_normal": 4, "test_anomalous": 5},
         **{"image_size": [80, 80], "crop": [64, 64], "map": [64, 64], "coreset_sampling_ratio": 0.1},
     }
-    assert record["backbone"]["name"] == "tiny_b"
+    assert record["backbone"]["name"] == "small_b"
     assert record["backbone"]["architecture"] == "test_efficientnet"
     assert record["published"] == {"dataset": "mvtec", "category": "one"}
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -67,6 +68,19 @@ def test_checksums_tell_backbones_and_images_apart(measured: tuple[Path, dict[Ce
         assert all(len(str(checksum)) == 64 for _, checksum in labelled)
 
 
+def test_the_table_of_runs_has_a_row_for_every_cell(measured: tuple[Path, dict[Cell, Result]]) -> None:
+    folder, cells = measured
+    table = read_runs(folder / "runs.csv")
+    assert len(table) == 16
+    assert set(table["status"]) == {"done"}
+    for row in table.to_dict("records"):
+        result = cells[Cell(row["backbone"], row["detector"], row["category"], row["seed"])]
+        assert {name: row[name] for name in result.metrics} == result.metrics
+        assert row["sha256"] == result.record["backbone"]["weights_sha256"]
+        assert row["image_size"] == "80x80"
+        assert (row["test_normal"], row["test_anomalous"]) == (4, 5)
+
+
 def test_image_level_only_where_there_are_no_masks(measured: tuple[Path, dict[Cell, Result]]) -> None:
     _, cells = measured
     result = cells[Cell("a", "PaDiM", "two", 0)]
@@ -79,13 +93,13 @@ def test_the_same_cell_twice_gives_the_same_figures(
 ) -> None:
     # alone, so without the features of others, and other seeds before it
     _, cells = measured
-    _, alone = measure(root, tmp_path, backbones={"b": "tiny_b"}, seeds=[1])
+    _, alone = measure(root, tmp_path, backbones={"b": "small_b"}, seeds=[1])
     for cell, result in alone.items():
         assert result.metrics == cells[cell].metrics
         assert (result.scores().image_score == cells[cell].scores().image_score).all()
 
 
-def test_what_is_on_record_is_kept(root: Path, measured: tuple[Path, dict[Cell, Result]]) -> None:
+def test_recorded_cells_are_not_measured_again(root: Path, measured: tuple[Path, dict[Cell, Result]]) -> None:
     results, cells = measured
     lost = Cell("a", "PaDiM", "one", 1)
     path = lost.folder(results) / "cell.json"
@@ -93,14 +107,14 @@ def test_what_is_on_record_is_kept(root: Path, measured: tuple[Path, dict[Cell, 
     path.unlink()
     times = {str(file): file.stat().st_mtime_ns for file in results.rglob("cell.json")}
     outcome, again = measure(root, results)
-    assert (outcome.measured, outcome.kept) == (1, 15)
+    assert (outcome.measured, outcome.known) == (1, 15)
     assert again[lost].metrics == metrics
     assert times.items() <= {str(file): file.stat().st_mtime_ns for file in results.rglob("cell.json")}.items()
 
 
-def test_a_failing_cell_is_on_record_and_the_rest_goes_on(root: Path, tmp_path: Path) -> None:
+def test_a_failing_cell_is_recorded_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
     outcome, cells = measure(
-        root, tmp_path, backbones={"none": "no_such_backbone", "a": "tiny_a"}, seeds=[0], categories={"one": None}
+        root, tmp_path, backbones={"none": "no_such_backbone", "a": "small_a"}, seeds=[0], categories={"one": None}
     )
     assert outcome.measured == 2
     assert {result.cell.backbone for result in outcome.failed} == {"none"}
@@ -109,15 +123,15 @@ def test_a_failing_cell_is_on_record_and_the_rest_goes_on(root: Path, tmp_path: 
     assert "Traceback" in error["traceback"]
 
 
-def test_a_detector_that_cannot_be_built_does_not_keep_others_from_it(
+def test_a_detector_that_cannot_be_built_does_not_stop_the_others(
     root: Path, measured: tuple[Path, dict[Cell, Result]], tmp_path: Path
 ) -> None:
-    good = tiny_grid(root)["detectors"]["PaDiM"]
+    good = small_grid(root)["detectors"]["PaDiM"]
     too_many = {**good, "init_args": {**good["init_args"], "n_features": 10_000}}
     outcome, cells = measure(
         root,
         tmp_path,
-        backbones={"a": "tiny_a"},
+        backbones={"a": "small_a"},
         detectors={"too many": too_many, "PaDiM": good},
         seeds=[0],
         categories={"one": None},
@@ -130,28 +144,26 @@ def test_a_detector_that_cannot_be_built_does_not_keep_others_from_it(
 
 
 def test_failed_cells_are_tried_again(root: Path, tmp_path: Path) -> None:
-    grid = {"backbones": {"late": "tiny_late"}, "seeds": [0], "categories": {"one": None}}
+    grid = {"backbones": {"late": "small_late"}, "seeds": [0], "categories": {"one": None}}
     outcome, _ = measure(root, tmp_path, **grid)
     assert len(outcome.failed) == 2
-    put_on_shelf("tiny_late", 7, tmp_path)
+    add_to_registry("small_late", 7, tmp_path)
     outcome, _ = measure(root, tmp_path, **grid)
     assert (outcome.measured, outcome.failed) == (2, [])
 
 
 def test_another_measurement_under_the_same_name_is_refused(root: Path, tmp_path: Path) -> None:
-    grid = {"backbones": {"mine": "tiny_mine"}, "seeds": [0], "categories": {"one": None}}
-    put_on_shelf("tiny_mine", 8, tmp_path)
+    grid = {"backbones": {"mine": "small_mine"}, "seeds": [0], "categories": {"one": None}}
+    add_to_registry("small_mine", 8, tmp_path)
     measure(root, tmp_path / "results", **grid)
 
-    detectors = json.loads(json.dumps(tiny_grid(root)["detectors"]))
+    detectors = json.loads(json.dumps(small_grid(root)["detectors"]))
     detectors["PaDiM"]["init_args"]["n_features"] = 11
     with pytest.raises(ValueError, match=r"mine / PaDiM / one / seed 0 .* with another config: give another folder"):
         measure(root, tmp_path / "results", **grid, detectors=detectors)
 
-    from anomalib_spd.backbones import remove
-
-    remove("tiny_mine")
-    put_on_shelf("tiny_mine", 9, tmp_path)
+    remove("small_mine")
+    add_to_registry("small_mine", 9, tmp_path)
     with pytest.raises(ValueError, match="with another backbone"):
         measure(root, tmp_path / "results", **grid)
 
@@ -163,11 +175,11 @@ def test_two_at_once_in_one_folder_are_refused(root: Path, tmp_path: Path) -> No
                 measure(root, tmp_path)
             return super().submit(work, *args)
 
-    grid = Grid(**tiny_grid(root, seeds=[0], categories={"one": None}, backbones={"a": "tiny_a"}))
+    grid = Grid(**small_grid(root, seeds=[0], categories={"one": None}, backbones={"a": "small_a"}))
     assert benchmark.run(grid, tmp_path, Second(), accelerator="cpu").measured == 2
 
 
-def test_the_estimate_counts_what_is_left_by_detector() -> None:
+def test_the_estimate_counts_the_cells_left_by_detector() -> None:
     cells = [Cell("a", detector, "one", seed) for detector in ("slow", "fast") for seed in (0, 1)]
     group = [_Plan(cell) for cell in cells]
     progress = benchmark.Progress([group], [], workers=1)  # type: ignore[list-item]

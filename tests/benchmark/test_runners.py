@@ -1,4 +1,4 @@
-"""Cells in processes of their own, on this machine and under Ray, and what is left when one is killed."""
+"""Cells in processes of their own, on this machine and under Ray, also when one is killed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell, read
 from anomalib_spd.benchmark.runners import Processes, Ray
-from tests.benchmark.grids import Inline, draw_images, put_on_shelf, tiny_grid, tiny_shelf, write_config
+from tests.benchmark.grids import Inline, add_to_registry, draw_images, small_grid, small_registry, write_config
 
 COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli.main import main; sys.exit(main())", "benchmark"]
 
@@ -27,12 +27,12 @@ COMMAND = [sys.executable, "-c", "import sys; from anomalib_spd.cli.main import 
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("runners")
     draw_images(folder, "one")
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
 def config(root: Path, **changes: Any) -> dict[str, Any]:
-    return tiny_grid(root, **{"categories": {"one": None}, "seeds": [0], **changes})
+    return small_grid(root, **{"categories": {"one": None}, "seeds": [0], **changes})
 
 
 def figures(results: Path) -> dict[Cell, dict[str, float]]:
@@ -41,14 +41,14 @@ def figures(results: Path) -> dict[Cell, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def expected(root: Path) -> dict[Cell, dict[str, float]]:
-    """What the grid of these tests gives, measured in this process."""
+    """The figures of the grid of these tests, measured in this process."""
     outcome = benchmark.run(Grid(**config(root, seeds=[0, 1])), root / "expected", Inline(), accelerator="cpu")
     assert outcome.measured == 8
     return figures(root / "expected")
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on_where_it_stopped(
+def test_a_grid_that_is_killed_at_any_moment_resumes(
     root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
 ) -> None:
     file = write_config(tmp_path / "grid.yaml", config(root, seeds=[0, 1]))
@@ -61,19 +61,19 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(
         while len(list(results.rglob("cell.json"))) < cells and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
-        # the parent alone: what it started must end by itself, or two would measure one cell
+        # the parent alone: its workers must end by themselves, or two would measure one cell
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         while _alive(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not _alive(process.pid)
-        kept = {path: path.stat().st_mtime_ns for path in results.rglob("cell.json")}
-        assert len(kept) >= cells
-        assert before.items() <= kept.items()
-        before = kept
+        recorded = {path: path.stat().st_mtime_ns for path in results.rglob("cell.json")}
+        assert len(recorded) >= cells
+        assert before.items() <= recorded.items()
+        before = recorded
     last = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert last.returncode == 0, last.stderr
-    assert f"{8 - len(before)} cells measured, {len(before)} on record before, 0 failed" in last.stdout
+    assert f"{8 - len(before)} cells measured, {len(before)} recorded before, 0 failed" in last.stdout
     assert before.items() <= {path: path.stat().st_mtime_ns for path in results.rglob("cell.json")}.items()
     assert figures(results) == expected
     assert not list(results.rglob("*.json.*"))
@@ -85,28 +85,31 @@ def _alive(session: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_cell_that_kills_its_process_is_on_record_and_the_rest_goes_on(
+def test_a_cell_that_kills_its_process_is_recorded_and_the_others_go_on(
     root: Path, expected: dict[Cell, dict[str, float]], tmp_path: Path
 ) -> None:
-    losing = {"class_path": "tests.benchmark.crashing_detector.Losing", "init_args": {"layers": ["blocks.1"]}}
+    crashing = {
+        "class_path": "tests.benchmark.crashing_detector.CrashingDetector",
+        "init_args": {"layers": ["blocks.1"]},
+    }
     detectors = config(root)["detectors"]
     grid = Grid(
         **config(
             root,
-            backbones={"a": "tiny_a"},
-            detectors={"PaDiM": detectors["PaDiM"], "losing": losing, "PatchCore 0.1": detectors["PatchCore 0.1"]},
+            backbones={"a": "small_a"},
+            detectors={"PaDiM": detectors["PaDiM"], "crashing": crashing, "PatchCore 0.1": detectors["PatchCore 0.1"]},
         )
     )
     outcome = benchmark.run(grid, tmp_path, Processes(1), accelerator="cpu")
     assert outcome.measured == 2
     (failed,) = outcome.failed
-    assert failed.cell == Cell("a", "losing", "one", 0)
+    assert failed.cell == Cell("a", "crashing", "one", 0)
     assert failed.record["error"]["type"] == BrokenProcessPool.__name__
     for cell in (Cell("a", "PaDiM", "one", 0), Cell("a", "PatchCore 0.1", "one", 0)):
         assert figures(tmp_path)[cell] == expected[cell]
 
 
-def _note(file: Path) -> None:
+def _write_sum(file: Path) -> None:
     file.write_text(_sum())
 
 
@@ -115,19 +118,19 @@ def _sum() -> str:
     return str(sum(each.double().sum().item() for each in weights))
 
 
-def test_a_process_has_the_shelf_of_when_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a copy of one that began earlier, with another environment."""
+def test_a_process_has_the_registry_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is a copy of one that began earlier, with another environment."""
     for seed in range(2):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder / "shelf"))
-        put_on_shelf("mine", seed, folder)
-        Processes(1).submit(_note, folder / "sum.txt").result(timeout=120)
+        monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder / "registry"))
+        add_to_registry("mine", seed, folder)
+        Processes(1).submit(_write_sum, folder / "sum.txt").result(timeout=120)
         assert (folder / "sum.txt").read_text() == _sum()
     assert (tmp_path / "0" / "sum.txt").read_text() != _sum()
 
 
-def test_the_exit_status_tells_of_failed_cells(root: Path, tmp_path: Path) -> None:
+def test_the_exit_status_is_1_where_cells_failed(root: Path, tmp_path: Path) -> None:
     file = write_config(tmp_path / "grid.yaml", config(root, backbones={"none": "no_such_backbone"}))
     ended = subprocess.run(
         [*COMMAND, "--config", str(file), "--results", str(tmp_path / "results")], capture_output=True, text=True
@@ -135,11 +138,11 @@ def test_the_exit_status_tells_of_failed_cells(root: Path, tmp_path: Path) -> No
     assert ended.returncode == 1
     assert "failed: none / PaDiM / one / seed 0: " in ended.stderr
     assert "no_such_backbone" in ended.stderr
-    assert "0 cells measured, 0 on record before, 2 failed" in ended.stdout
+    assert "0 cells measured, 0 recorded before, 2 failed" in ended.stdout
     assert "Traceback" not in ended.stderr
 
 
-def test_a_file_that_is_no_grid_is_told_in_a_line(root: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_grid_is_an_error_of_one_line(root: Path, tmp_path: Path) -> None:
     file = write_config(tmp_path / "grid.yaml", config(root, seeds=[0, 0]))
     command = [*COMMAND, "--config", str(file), "--results", str(tmp_path / "results")]
     ended = subprocess.run(command, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from anomalib_spd.backbones import find, register
 from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.files import sha256_of
-from tests.benchmark.grids import LAYERS, tiny_shelf
+from tests.benchmark.grids import LAYERS, small_registry
 from tests.finetuning.small import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
 
 RECIPES = {
@@ -30,7 +30,7 @@ RECIPES = {
 def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of runs of which ``tuned`` has come, which is on the shelf."""
     folder = tmp_path_factory.mktemp("made")
-    with tiny_shelf(folder):
+    with small_registry(folder):
         assert finetune(root, folder / "runs", "tuned", "--batch_size", "32") == 0
         yield folder / "runs"
 
@@ -47,7 +47,7 @@ def test_the_backbone_is_on_the_shelf(root: Path, made: Path) -> None:
     model = timm.create_model("tuned", pretrained=True, num_classes=0)
     named = model.state_dict()
     assert all(torch.equal(named[name], tensor) for name, tensor in encoder.items())
-    before = timm.create_model("tiny_a", pretrained=True).state_dict()
+    before = timm.create_model("small_a", pretrained=True).state_dict()
     assert not torch.equal(named["conv_stem.weight"], before["conv_stem.weight"])
     assert torch.equal(trained["encoder.conv_stem.weight"], named["conv_stem.weight"])
 
@@ -94,7 +94,7 @@ def test_more_steps_than_those_of_the_shelf_are_told(
     assert "is taken" in failing(capsys, root, runs, "tuned", *longer)
 
 
-@pytest.mark.parametrize("name", ["tuned", "tiny_a", "efficientnet_lite0_in1k"])
+@pytest.mark.parametrize("name", ["tuned", "small_a", "efficientnet_lite0_in1k"])
 def test_a_taken_name_is_refused_before_any_training(
     root: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_training_on_a_memory_ends_on_the_shelf(
     trained = weights(tmp_path, "remembering", 3)
     # the head that classifies is not kept
     named, before = (
-        timm.create_model(name, pretrained=True, num_classes=0).state_dict() for name in ("remembering", "tiny_a")
+        timm.create_model(name, pretrained=True, num_classes=0).state_dict() for name in ("remembering", "small_a")
     )
     assert all(torch.equal(each, trained[f"encoder.{name}"]) for name, each in named.items())
     changed = {name for name, each in named.items() if not torch.equal(each, before[name])}

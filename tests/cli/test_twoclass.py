@@ -13,7 +13,7 @@ from PIL import Image
 from anomalib_spd.benchmark.results import Cell, read_record
 from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import SHIPPED
-from tests.benchmark.grids import draw_images, tiny_shelf
+from tests.benchmark.grids import draw_images, small_registry
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
 RECIPES = sorted(f"twoclass/{path.name}" for path in (SHIPPED / "twoclass").iterdir())
@@ -27,7 +27,7 @@ MODELS = {
 def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("command")
     draw_images(folder, "one")
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
@@ -38,7 +38,7 @@ def config(root: Path, folder: Path, model: str = "Segmenter", data: Any = None,
         "init_args": {"image_size": [64, 64]},
     }
     stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "category": "one"}}
-    init_args = {"backbone": "tiny_a", "steps": 6, "learning_rate": 0.003, "pre_processor": pre_processor}
+    init_args = {"backbone": "small_a", "steps": 6, "learning_rate": 0.003, "pre_processor": pre_processor}
     return {
         "seed_everything": 0,
         "model": {
@@ -72,7 +72,7 @@ def test_one_command_trains_tests_and_leaves_all_that_it_promises(
     assert run(config(root, folder, model), tmp_path / "a.yaml") == 0
 
     result = read_record(folder / "cell.json")
-    assert result.cell == Cell("tiny_a", model, "one", 0)
+    assert result.cell == Cell("small_a", model, "one", 0)
     assert result.done
     assert {"image_AUROC", "image_AUPR_step", "pixel_AUPR_visa", "pixel_AUPR_step"} <= result.metrics.keys()
     # 10 normal and 5 defective images: 60 % are learnt from
@@ -150,7 +150,7 @@ def test_a_draw_is_printed_and_on_record(root: Path, tmp_path: Path, capsys: pyt
     [
         (["--seed_everything", "1"], "holds a run with another seed"),
         (["--data.init_args.draw", "1", "--data.init_args.shots", "2"], "another files_sha256, config"),
-        (["--model.init_args.backbone", "tiny_b"], "another backbone, config"),
+        (["--model.init_args.backbone", "small_b"], "another backbone, config"),
     ],
 )
 def test_a_folder_is_one_runs(
@@ -192,7 +192,7 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_shipped_recipes_run(recipe: str, root: Path, tmp_path: Path) -> None:
-    small = ["--model.init_args.backbone", "tiny_a", "--model.init_args.steps", "2"]
+    small = ["--model.init_args.backbone", "small_a", "--model.init_args.steps", "2"]
     size = ["--model.init_args.pre_processor.init_args.image_size", "[64,64]"]
     stock = ["--data", "anomalib_spd.twoclass.TwoClass", "--data.init_args.datamodule", "anomalib.data.Visa"]
     stock += [

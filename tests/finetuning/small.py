@@ -22,7 +22,7 @@ def small(folder: Path, *more: str, recipe: Path = RECIPE) -> list[str]:
     # in smaller images there is no place away from a change
     of_memory = (layers, parts, "--image_size", "64")
     return [
-        *("--model.init_args.backbone", "tiny_a", "--model.init_args.classifier", "tiny_b"),
+        *("--model.init_args.backbone", "small_a", "--model.init_args.classifier", "small_b"),
         *("--folder", str(folder), "--batch_size", "2", "--image_size", "32", "--num_workers", "0"),
         *(of_memory if recipe == MEMORY else ("--model.init_args.frozen_steps", "2")),
         *("--trainer.max_steps", str(STEPS), "--trainer.accelerator", "cpu", "--trainer.devices", "1"),

@@ -14,7 +14,7 @@ from anomalib_spd.finetuning import classifiers
 from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of, saliency_cache
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS
-from tests.benchmark.grids import put_on_shelf
+from tests.benchmark.grids import add_to_registry
 
 STAGES = tuple(f"blocks.{stage}" for stage in range(5))
 
@@ -24,8 +24,8 @@ def images(batch: int = 3) -> torch.Tensor:
 
 
 def test_each_stride_has_a_map_unless_layers_are_named(home: Path) -> None:
-    assert saliency_cache("tiny_b").cam.layers == STAGES
-    assert saliency_cache("tiny_b", ["blocks.3", "blocks.1"]).cam.layers == ("blocks.3", "blocks.1")
+    assert saliency_cache("small_b").cam.layers == STAGES
+    assert saliency_cache("small_b", ["blocks.3", "blocks.1"]).cam.layers == ("blocks.3", "blocks.1")
     assert saliency_cache("efficientnet_lite0_in1k").cam.layers == EFFICIENTNET_LITE0_STRIDES
 
 
@@ -41,24 +41,24 @@ def test_a_vgg_has_the_papers_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_maps_are_of_the_pretrained_network_and_are_kept_in_the_home(home: Path) -> None:
-    maps = saliency_cache("tiny_b")(images())
-    expected = LayerCAM(timm.create_model("tiny_b", pretrained=True).eval(), STAGES)(images())
+    maps = saliency_cache("small_b")(images())
+    expected = LayerCAM(timm.create_model("small_b", pretrained=True).eval(), STAGES)(images())
     assert torch.equal(maps, expected.half().float())
     files = list((home / ".saliency").rglob("*.safetensors"))
     assert len(files) == 3
     # the shelf passes over them
-    assert "tiny_b" in timm.list_models("tiny_*")
+    assert "small_b" in timm.list_models("small_*")
     stored = torch.stack(sorted((load_file(file)["maps"] for file in files), key=lambda each: each.sum().item()))
     assert torch.equal(stored.float(), torch.stack(sorted(maps, key=lambda each: each.half().sum().item())))
 
 
 def test_another_network_under_the_same_name_looks_for_itself(home: Path, tmp_path: Path) -> None:
-    before = saliency_cache("tiny_a")(images())
+    before = saliency_cache("small_a")(images())
     kept = {path: path.read_bytes() for path in (home / ".saliency").rglob("*.safetensors")}
-    (home / "tiny_a").rename(tmp_path / "gone")
-    put_on_shelf("tiny_a", 7, tmp_path)
-    after = saliency_cache("tiny_a")(images())
-    own = LayerCAM(timm.create_model("tiny_a", pretrained=True).eval(), STAGES)(images())
+    (home / "small_a").rename(tmp_path / "gone")
+    add_to_registry("small_a", 7, tmp_path)
+    after = saliency_cache("small_a")(images())
+    own = LayerCAM(timm.create_model("small_a", pretrained=True).eval(), STAGES)(images())
     assert torch.equal(after, own.half().float())
     assert not torch.equal(after, before)
     assert all(path.read_bytes() == content for path, content in kept.items())
@@ -66,11 +66,11 @@ def test_another_network_under_the_same_name_looks_for_itself(home: Path, tmp_pa
 
 
 def test_damaged_maps_are_computed_again(home: Path) -> None:
-    maps = saliency_cache("tiny_b")(images(1))
+    maps = saliency_cache("small_b")(images(1))
     (file,) = (home / ".saliency").rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.warns(UserWarning, match=rf"{file.name} are damaged and computed again"):
-        assert torch.equal(saliency_cache("tiny_b")(images(1)), maps)
+        assert torch.equal(saliency_cache("small_b")(images(1)), maps)
     assert torch.equal(load_file(file)["maps"].float(), maps[0])
 
 
@@ -81,13 +81,13 @@ def test_what_cannot_look_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'tiny_features' has no classifier.*Give one that has"):
         saliency_cache("tiny_features")
     with pytest.raises(ValueError, match=r"EfficientNet has no layer 'blocks\.7'. Near it: blocks\."):
-        saliency_cache("tiny_b", ["blocks.7"])
+        saliency_cache("small_b", ["blocks.7"])
     with pytest.raises(RuntimeError, match=r"Unknown model \(nonsense\)"):
         saliency_cache("nonsense")
 
 
 def test_a_folder_of_ones_own(home: Path, tmp_path: Path) -> None:
-    cache = saliency_cache("tiny_b", folder=tmp_path / "maps")
+    cache = saliency_cache("small_b", folder=tmp_path / "maps")
     assert isinstance(cache, SaliencyCache)
     cache(images())
     assert len(list((tmp_path / "maps").rglob("*.safetensors"))) == 3

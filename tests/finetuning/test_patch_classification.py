@@ -179,7 +179,7 @@ def test_no_classifier_is_loaded_where_none_looks(settings: dict[str, Any], home
 def test_elsewhere_one_is(settings: dict[str, Any], home: Path) -> None:
     with pytest.raises(RuntimeError, match="there is none of that name"):
         small(classifier="there is none of that name", **settings)
-    model = small(classifier="tiny_b", **settings)
+    model = small(classifier="small_b", **settings)
     model.views(noise())
     assert len(list((home / ".saliency").rglob("*.safetensors"))) == 4
     # neither trained nor kept
@@ -204,7 +204,7 @@ def test_maps_are_the_classifiers_whatever_the_company_and_the_precision(home: P
 
     def fresh(name: str) -> Any:
         settings = {"clusters": 4, "all_levels": True, "ways": 2, "saliency_cache": tmp_path / name}
-        return small(classifier="tiny_b", **settings)
+        return small(classifier="small_b", **settings)
 
     images = noise(5)
     together = maps_of(fresh("together"), images)
@@ -237,4 +237,4 @@ def test_maps_are_the_classifiers_whatever_the_company_and_the_precision(home: P
 )
 def test_arguments_that_are_refused(settings: dict[str, Any], message: str, home: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        small(**{"clusters": 4, "classifier": "tiny_b", **settings})
+        small(**{"clusters": 4, "classifier": "small_b", **settings})

@@ -11,7 +11,7 @@ from anomalib_spd.backbones import find
 from anomalib_spd.finetuning import PatchClassification
 from anomalib_spd.finetuning.run import finetune
 
-MODEL = partial(PatchClassification, "tiny_a", operation="paste", frozen_steps=0)
+MODEL = partial(PatchClassification, "small_a", operation="paste", frozen_steps=0)
 
 
 def make(root: Path, folder: Path, name: str, model: Any = MODEL, categories: tuple[str, ...] = ("one",)) -> Any:
@@ -34,6 +34,6 @@ def test_a_taken_name_is_refused_before_anything_is_built(root: Path, home: Path
     def build() -> PatchClassification:
         raise AssertionError
 
-    with pytest.raises(ValueError, match="'tiny_a' is taken"):
-        make(root, tmp_path / "runs", "tiny_a", build)
+    with pytest.raises(ValueError, match="'small_a' is taken"):
+        make(root, tmp_path / "runs", "small_a", build)
     assert not (tmp_path / "runs").exists()

@@ -346,7 +346,7 @@ def test_no_classifier_is_loaded_where_none_looks(settings: dict[str, Any], home
 def test_elsewhere_one_is(settings: dict[str, Any], home: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="there is none of that name"):
         model_of(classifier="there is none of that name", **settings)
-    model = model_of(classifier="tiny_b", saliency_cache=tmp_path / "maps", **settings)
+    model = model_of(classifier="small_b", saliency_cache=tmp_path / "maps", **settings)
     model.views(noise())
     assert len(list((tmp_path / "maps").rglob("*.safetensors"))) == 4
     assert not (home / ".saliency").exists()
@@ -376,4 +376,4 @@ def test_arguments_that_are_refused(settings: dict[str, Any], message: str) -> N
 
 def test_a_layer_that_the_classifier_does_not_have_is_refused(home: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer 'blocks\.9'"):
-        model_of(classifier="tiny_b", clusters=2, saliency_layers=["blocks.9"])
+        model_of(classifier="small_b", clusters=2, saliency_layers=["blocks.9"])

@@ -22,7 +22,7 @@ from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import find_config
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.training.probe import DetectionProbe
-from tests.benchmark.grids import LAYERS, draw_images, tiny_grid, tiny_shelf
+from tests.benchmark.grids import LAYERS, draw_images, small_grid, small_registry
 from tests.cli.test_main import _small
 from tests.conftest import REPOSITORY
 
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("probe")
     draw_images(folder, "one")
     draw_images(folder, "two", masks=False)
-    with tiny_shelf(folder):
+    with small_registry(folder):
         yield folder
 
 
@@ -50,7 +50,7 @@ def ready(probe: DetectionProbe) -> DetectionProbe:
 
 def model_of(**settings: Any) -> SupervisedSPD:
     torch.manual_seed(0)
-    return SupervisedSPD(num_classes=3, **{"backbone": "tiny_a", "image_size": 32, **settings})
+    return SupervisedSPD(num_classes=3, **{"backbone": "small_a", "image_size": 32, **settings})
 
 
 def recipe(images: Path, folder: Path, callbacks: list[Any], **trainer: Any) -> list[str]:
@@ -141,10 +141,10 @@ def test_nothing_of_the_training_is_touched(root: Path) -> None:
 
 
 def test_the_figures_are_the_judges(root: Path) -> None:
-    detectors, data = tiny_grid(root)["detectors"], tiny_grid(root)["data"]
+    detectors, data = small_grid(root)["detectors"], small_grid(root)["data"]
     # all points, so that chance has no say in which
     config = detectors["PatchCore 0.1"]
-    config = {**config, "init_args": {**config["init_args"], "backbone": "tiny_a", "coreset_sampling_ratio": 1.0}}
+    config = {**config, "init_args": {**config["init_args"], "backbone": "small_a", "coreset_sampling_ratio": 1.0}}
     data = {**data, "init_args": {**data["init_args"], "category": "one"}}
     record, _ = judge.run(judge.Plan(Cell("a", "p", "one", 0), config, data, accelerator="cpu"))
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from anomalib.data import Visa
+from anomalib.data import AnomalibDataModule, Visa
 from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models import Patchcore
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from anomalib_spd.benchmark.grid import build_data
+from anomalib_spd.benchmark.build import build
 from anomalib_spd.twoclass import TwoClass
 from tests.data.sets import folder, names, ready, split, visa
 
@@ -159,8 +159,9 @@ def test_built_from_a_configuration(root: Path) -> None:
     wrapped = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "category": "one"}}
     init_args = {"datamodule": wrapped, "train_fraction": 0.6, "shots": 2, "draw": 1, "val_split_mode": "from_train"}
     flip = {"class_path": "torchvision.transforms.v2.RandomHorizontalFlip", "init_args": {"p": 1.0}}
-    data = build_data(
-        {"class_path": "anomalib_spd.twoclass.TwoClass", "init_args": {**init_args, "train_augmentations": flip}}
+    data = build(
+        AnomalibDataModule,
+        {"class_path": "anomalib_spd.twoclass.TwoClass", "init_args": {**init_args, "train_augmentations": flip}},
     )
     data.setup()
     assert isinstance(data, TwoClass)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomalib.data import AnomalibDataModule
 from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
 
-from anomalib_spd.benchmark.grid import build_data
+from anomalib_spd.benchmark.build import build
 from anomalib_spd.twoclass import VisaTwoClass, visa
 from anomalib_spd.twoclass.visa import HEADER
 from tests.data.sets import counts, ready_visa
@@ -113,7 +114,9 @@ def test_any_number_but_0_is_a_defect(small: Path, name: str) -> None:
 
 def test_built_from_a_configuration(small: Path) -> None:
     init_args = {"root": str(small), "category": "candle", "protocol": "fewshot", "shots": 1, "num_workers": 0}
-    data = build_data({"class_path": "anomalib_spd.twoclass.VisaTwoClass", "init_args": {**init_args, "seed": 3}})
+    data = build(
+        AnomalibDataModule, {"class_path": "anomalib_spd.twoclass.VisaTwoClass", "init_args": {**init_args, "seed": 3}}
+    )
     data.setup()
     assert isinstance(data, VisaTwoClass)
     assert counts(data) == (1, 1, 2, 2)
