@@ -5,7 +5,6 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule
