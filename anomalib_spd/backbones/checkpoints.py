@@ -7,9 +7,8 @@ Nothing is unpickled but tensors and plain containers. The origins differ in dat
 import argparse
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -20,8 +19,7 @@ from torch import Tensor, nn
 from anomalib_spd.files import first_few
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """The names that a training code gives to the tensors of its encoder.
 
     Args:
@@ -55,21 +53,11 @@ LAYOUTS = (
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The content of a checkpoint file.
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a ``.safetensors`` file or a PyTorch checkpoint, without ever executing pickled code.
 
-    Args:
-        tensors: by name.
-        hyper_parameters: of the LightningModule that wrote it; empty where there was none.
-    """
-
-    tensors: dict[str, Tensor]
-    hyper_parameters: dict[str, Any]
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read the tensors of a ``.safetensors`` file or a PyTorch checkpoint, without ever executing pickled code.
+    Returns:
+        Tensors by name, and the hyper-parameters of the LightningModule that wrote them; empty where there was none.
 
     Raises:
         ValueError: where the file is damaged, holds pickled objects or no tensors.
@@ -81,17 +69,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
         hyper_parameters = content.get("hyper_parameters")
         # timm stores an average that it did not compute as None
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    is_mapping = isinstance(content, Mapping)
+    items = content.items() if is_mapping else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
-        found = f"the keys {first_few(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
-        msg = (
+        found = f"the keys {first_few(map(str, content))}" if is_mapping else type(content).__name__
+        raise ValueError(
             f"{path} holds no tensors: found {found}, expected a state dict, or one under "
-            f"{', '.join(repr(key) for key in WRAPPERS)}. Save the network's `state_dict()` and give that file."
+            f"{', '.join(map(repr, WRAPPERS))}. Save the network's `state_dict()` and give that file."
         )
-        raise ValueError(msg)
-    return Checkpoint(tensors, dict(hyper_parameters) if isinstance(hyper_parameters, Mapping) else {})
+    return tensors, dict(hyper_parameters) if isinstance(hyper_parameters, Mapping) else {}
 
 
 def _load(path: Path) -> Any:
@@ -154,18 +141,16 @@ def fit(tensors: Mapping[str, Tensor], architecture: str, **model_args: Any) -> 
             given.setdefault(name, tensor)
     if problems := _problems(given, expected):
         where = f" under the prefix {layout.prefix!r}" if layout.prefix else ""
-        msg = (
+        raise ValueError(
             f"The checkpoint does not fit {architecture}: {'; '.join(problems)}. It was read as {layout.origin}{where}, "
             f"where {found} of the {len(expected)} expected tensors were found. Give the architecture that it was "
             "trained with."
         )
-        raise ValueError(msg)
     if infinite := [name for name, tensor in given.items() if not torch.isfinite(tensor).all()]:
-        msg = (
+        raise ValueError(
             f"The checkpoint holds NaN or infinite values in {len(infinite)} of {len(given)} tensors "
             f"({first_few(infinite)}): its training diverged. Give an earlier checkpoint."
         )
-        raise ValueError(msg)
     # own, contiguous memory: saved tensors may be views of one another, or in another memory format
     state = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in given.items()}
     model.load_state_dict(state, assign=True)
@@ -194,10 +179,10 @@ def _problems(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
         problems.append(f"{len(missing)} missing ({first_few(missing)})")
     if unexpected := [name for name in given if name not in expected]:
         problems.append(f"{len(unexpected)} unexpected ({first_few(unexpected)})")
-    common = [(name, given[name], expected[name]) for name in expected if name in given]
+    common = [(name, given[name], tensor) for name, tensor in expected.items() if name in given]
     if shapes := [f"{name} is {tuple(g.shape)}, not {tuple(e.shape)}" for name, g, e in common if g.shape != e.shape]:
         problems.append(f"{len(shapes)} of another shape ({first_few(shapes)})")
-    mixed = [(name, g, e) for name, g, e in common if g.is_floating_point() != e.is_floating_point()]
-    if types := [f"{name} is {g.dtype}, not {e.dtype}" for name, g, e in mixed]:
+    floats = [(name, g.dtype, e.dtype) for name, g, e in common if g.is_floating_point() != e.is_floating_point()]
+    if types := [f"{name} is {found}, not {wanted}" for name, found, wanted in floats]:
         problems.append(f"{len(types)} of another type ({first_few(types)})")
     return problems

@@ -22,41 +22,8 @@ from anomalib_spd.backbones.record import (
 )
 from anomalib_spd.files import sha256_of
 
-CARD = """---
-license: {license}
-library_name: timm
-tags:
-- timm
-- anomalib
-- anomaly-detection
-- image-feature-extraction
----
-# {name}
-
-{description}
-
-| | |
-|---|---|
-| Architecture | `{architecture}` (timm) |
-| Input statistics | ImageNet mean and std, as anomalib feeds them |
-| Layers for PatchCore | {layers} |
-| `n_features` for PaDiM | {n_features} |
-| Data | {data} |
-| Recipe | {recipe} |
-| Command | {command} |
-| Made from | {checkpoint} |
-| Origin | {origin} |
-| sha256 of {weights_file} | `{sha256}` |
-
-```python
-import anomalib_spd  # registers its backbones with timm
-from anomalib.models import Patchcore
-
-model = Patchcore(backbone="{name}", layers={layer_list})
-```
-
-This folder also works without the package: `Patchcore(backbone="local-dir:FOLDER", layers={layer_list})`.
-"""
+# model card, filled by `str.format`
+CARD_TEMPLATE = Path(__file__).with_name("card.md")
 
 
 def write_folder(
@@ -116,7 +83,7 @@ def write_folder(
 
 def _card(backbone: Backbone, name: str, description: str) -> str:
     provenance = backbone.provenance
-    return CARD.format(
+    return CARD_TEMPLATE.read_text(encoding="utf-8").format(
         name=name,
         license=backbone.license,
         description=description or f"`{backbone.architecture}` for anomalib, added by anomalib_spd.",

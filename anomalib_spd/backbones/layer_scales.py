@@ -31,11 +31,10 @@ def rescale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> No
             finite; nothing is changed.
     """
     if not isinstance(model, EfficientNet):
-        msg = (
+        raise ValueError(
             f"Cannot rescale the layers of {type(model).__name__}: expected timm's EfficientNet, whose stages end without "
             "an activation."
         )
-        raise ValueError(msg)
     stages: Any = model.blocks
     positions = {f"blocks.{position}": position for position in range(len(stages))}
     for layer, scale in scales.items():
@@ -62,10 +61,9 @@ def _output_norms(stage: Any) -> list[nn.BatchNorm2d]:
         # a skip connection of the first block would add the previous stage's output; those of the others stay within
         skips = bool(getattr(block, "has_skip", False))
         if not isinstance(getattr(norm, "act", nn.Identity()), nn.Identity) or (position == 0 and skips):
-            msg = (
+            raise ValueError(
                 f"Cannot rescale a stage of {type(block).__name__}: its output is not a sum of projections of its own."
             )
-            raise ValueError(msg)
         norms.append(norm)
     return norms
 

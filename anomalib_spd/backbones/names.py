@@ -25,19 +25,17 @@ def check_name(name: str) -> None:
         ValueError: where it is no such name, is taken, or is timm's own.
     """
     if len(name) > 100 or not NAME_PATTERN.fullmatch(name):
-        msg = (
+        raise ValueError(
             f"{name!r} cannot be a backbone's name: expected NAME or NAME.TAG of letters, digits, '_' and '-', at most "
             "100 in all."
         )
-        raise ValueError(msg)
     check_free(name)
     model_name, dot, tag = name.partition(".")
     if is_stock(model_name):
-        msg = (
+        raise ValueError(
             f"{model_name!r} is a model of timm's own, and timm refuses tags on it that it does not know. Take a name "
             f"that is not timm's, such as '{model_name}_spd{dot}{tag}'."
         )
-        raise ValueError(msg)
 
 
 def check_free(name: str) -> None:
@@ -46,13 +44,10 @@ def check_free(name: str) -> None:
     Raises:
         ValueError: where one of them has.
     """
-    remove = f"remove it first (anomalib-spd backbones remove {name}), or "
-    for parent, where, advice in (
-        (registry_folder(), "in your registry", remove),
-        (CATALOG_FOLDER, "in the catalogue", ""),
-    ):
-        if os.path.lexists(parent / name):
-            raise ValueError(f"The name {name!r} is taken {where}: {parent / name} exists; {advice}take another name.")
+    own, remove = registry_folder() / name, f"remove it first (anomalib-spd backbones remove {name}), or "
+    for folder, where, advice in ((own, "in your registry", remove), (CATALOG_FOLDER / name, "in the catalogue", "")):
+        if os.path.lexists(folder):
+            raise ValueError(f"The name {name!r} is taken {where}: {folder} exists; {advice}take another name.")
 
 
 def transformer_markers(text: str) -> list[str]:
@@ -67,8 +62,7 @@ def check_routing(name: str, model: nn.Module) -> None:
         ValueError: where it would, and the network is none.
     """
     if (markers := transformer_markers(name)) and not isinstance(model, VisionTransformer):
-        msg = (
+        raise ValueError(
             f"The name {name!r} contains {markers[0]!r}, by which anomalib recognizes vision transformers. This network is "
             f"a {type(model).__name__}, and anomalib would fail to read its layers. Take a name without it."
         )
-        raise ValueError(msg)

@@ -41,72 +41,59 @@ def fold_input_statistics(model: nn.Module, mean: Sequence[float], std: Sequence
             that can absorb them.
     """
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
-        msg = f"Expected 3 means and 3 positive standard deviations, got mean={tuple(mean)} and std={tuple(std)}."
-        raise ValueError(msg)
+        raise ValueError(f"Expected 3 means and 3 positive standard deviations, got {tuple(mean)} and {tuple(std)}.")
     if max(*mean, *std) > 1:
-        msg = (
-            f"Expected the statistics of images in [0, 1], got mean={tuple(mean)} and std={tuple(std)}. Divide by 255 "
-            "what was measured on images in [0, 255]."
-        )
-        raise ValueError(msg)
-    conv = _first_conv(model)
-    scale, offset = (
-        torch.tensor(values, dtype=torch.float64)
-        for values in zip(
-            *[
-                (s_imagenet / s, (m_imagenet - m) / s)
-                for m, s, m_imagenet, s_imagenet in zip(mean, std, IMAGENET_MEAN, IMAGENET_STD, strict=True)
-            ],
-            strict=True,
-        )
-    )
+        msg = f"Expected the statistics of images in [0, 1], got mean={tuple(mean)} and std={tuple(std)}"
+        raise ValueError(f"{msg}. Divide by 255 what was measured on images in [0, 255].")
+    name, conv = _first_conv(model)
+    m_own, s_own, m, s = (torch.tensor(each, dtype=torch.float64) for each in (mean, std, IMAGENET_MEAN, IMAGENET_STD))
     kernel = conv.weight.double()
-    constant = torch.einsum("ocij,c->o", kernel, offset)
+    constant = torch.einsum("ocij,c->o", kernel, (m - m_own) / s_own)
     if conv.bias is not None:
         conv.bias.copy_(conv.bias.double() + constant)
     else:
-        running_mean = _batch_norm_behind(model, conv).running_mean
+        running_mean = _batch_norm_behind(model, name).running_mean
         running_mean.copy_(running_mean.double() - constant)  # type: ignore[union-attr]
-    conv.weight.copy_(kernel * scale.view(1, 3, 1, 1))
+    conv.weight.copy_(kernel * (s / s_own).view(1, 3, 1, 1))
 
 
-def _first_conv(model: nn.Module) -> nn.Conv2d:
-    name = getattr(model, "pretrained_cfg", {}).get("first_conv")
+def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    pretrained_cfg: Any = getattr(model, "pretrained_cfg", {})
+    name = pretrained_cfg.get("first_conv")
     conv = model.get_submodule(name) if isinstance(name, str) else None
     # exactly these classes: a subclass may standardize its kernel in `forward` (NFNet), which would undo the scaling
     if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, Conv2dSame) or conv.weight.shape[1] != 3:
-        msg = (
-            f"Cannot fold input statistics into {type(model).__name__}: its first convolution {name!r} is "
-            f"{type(conv).__name__}, expected one plain Conv2d of 3 channels. Give a checkpoint that was trained with "
-            "ImageNet mean and std."
-        )
-        raise ValueError(msg)
-    return conv
+        msg = f"its first convolution {name!r} is {type(conv).__name__}, expected one plain Conv2d of 3 channels"
+        raise _cannot_fold(model, msg)
+    return name, conv
 
 
-def _batch_norm_behind(model: nn.Module, conv: nn.Conv2d) -> nn.BatchNorm2d:
-    """Return the batch norm that reads ``conv``'s output, found by the data flow, since names differ between architectures."""
-    names = {module: name for name, module in model.named_modules()}
+def _batch_norm_behind(model: nn.Module, name: str) -> nn.BatchNorm2d:
+    """Return the batch norm that reads the output of convolution ``name``, as one pass shows: names differ between networks."""
     # a copy: the pass needs one dtype throughout, and the caller's hooks and modes stay untouched
     trial = copy.deepcopy(model).float().eval()
     produced: list[Tensor] = []
-    found: list[str] = []
-    trial.get_submodule(names[conv]).register_forward_hook(lambda _module, _args, output: produced.append(output))
-    for name, module in trial.named_modules():
+    found: list[nn.Module] = []
+
+    def note(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if produced and args[0] is produced[0]:
+            found.append(norm)
+
+    trial.get_submodule(name).register_forward_hook(lambda _conv, _args, output: produced.append(output))
+    for module in trial.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-
-            def note(_module: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                if produced and args[0] is produced[0]:
-                    found.append(name)
-
             module.register_forward_pre_hook(note)
     pretrained_cfg: Any = model.pretrained_cfg
     trial(torch.zeros(1, 3, *pretrained_cfg["input_size"][1:]))
-    behind = model.get_submodule(found[0]) if found else None
-    if not isinstance(behind, nn.BatchNorm2d):
-        msg = (
-            f"Cannot fold input statistics into {type(model).__name__}: its first convolution has no bias and no batch "
-            "norm behind it. Give a checkpoint that was trained with ImageNet mean and std."
-        )
-        raise ValueError(msg)
+    if not found:
+        raise _cannot_fold(model, "its first convolution has no bias and no batch norm behind it")
+    behind = model.get_submodule(next(each for each, module in trial.named_modules() if module is found[0]))
+    assert isinstance(behind, nn.BatchNorm2d)
     return behind
+
+
+def _cannot_fold(model: nn.Module, reason: str) -> ValueError:
+    return ValueError(
+        f"Cannot fold input statistics into {type(model).__name__}: {reason}. Give a checkpoint that was trained with "
+        "ImageNet mean and std."
+    )

@@ -131,8 +131,7 @@ class Backbone:
             )
             backbone.timm_cfg()  # a field that timm does not know fails here, not while names are registered
         except (OSError, KeyError, TypeError, ValueError) as error:
-            msg = f"{folder} is not a backbone's folder: {type(error).__name__}: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"{folder} is not a backbone's folder: {type(error).__name__}: {error}") from error
         return backbone
 
     def timm_cfg(self, tag: str | None = None) -> PretrainedCfg:
@@ -149,12 +148,10 @@ class Backbone:
             OSError: where it cannot be read.
         """
         if not self.weights.is_file():
-            msg = f"The weights of backbone {self.name!r} are missing: there is no file {self.weights}."
-            raise ValueError(msg)
+            raise ValueError(f"The weights of backbone {self.name!r} are missing: there is no file {self.weights}.")
         found = sha256_of(self.weights)
         if found != self.provenance.sha256:
-            msg = (
+            raise ValueError(
                 f"The weights of backbone {self.name!r} are not those that were put there: {self.weights} has sha256 "
                 f"{found}, its config.json says {self.provenance.sha256}. Remove the backbone and add it again."
             )
-            raise ValueError(msg)

@@ -81,11 +81,19 @@ def register() -> None:
             warnings.warn(f"Backbone {name!r} is skipped: timm has a model {model_name!r}.", stacklevel=2)
             continue
         by_model.setdefault(model_name, {})[tag] = backbone
-    for model_name, backbones in by_model.items():
-        _register_model(model_name, backbones)
+    public_names = list(__all__)
+    with warnings.catch_warnings():
+        # timm can renew an entry only by overwriting it, and warns: here it is ours that is renewed
+        warnings.filterwarnings("ignore", message="Overwriting .* in registry", category=UserWarning)
+        for model_name, backbones in by_model.items():
+            register_model(_entrypoint(model_name, backbones))
+    # timm adds each entry to the module's public names, but it is no attribute of this module: a backbone may be called
+    # "find", as one of the functions here is
+    __all__[:] = public_names
 
 
-def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
+def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[..., nn.Module]:
+    """Return timm's entry point of a model, whose backbones are given by tag, and set their default configurations."""
     names = {tag: f"{model_name}.{tag}" if tag else model_name for tag in backbones}
     cfgs = generate_default_cfgs({names[tag]: backbone.timm_cfg(tag or None) for tag, backbone in backbones.items()})
     default_cfgs[model_name] = cfgs.get(model_name, DefaultCfg())
@@ -95,11 +103,10 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
         # a whole record from the caller names its own weights, and takes the architecture alone from here
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
         if tag not in backbones or not backbones[tag].folder.is_dir():
-            msg = (
+            raise ValueError(
                 f"There is no backbone '{model_name}{tag and '.'}{tag}' in the registry {registry_folder()}: it was "
                 f"removed, or never added. There are: {', '.join(available())}."
             )
-            raise ValueError(msg)
         # read again: another process may have removed the backbone and added another under its name
         backbone = Backbone.read(backbones[tag].folder)
         if pretrained_cfg is None or isinstance(pretrained_cfg, str):
@@ -112,20 +119,7 @@ def _register_model(model_name: str, backbones: dict[str, Backbone]) -> None:
 
     entrypoint.__name__ = entrypoint.__qualname__ = model_name
     entrypoint.__doc__ = f"Backbone {model_name!r} of the anomalib_spd registry, a stock timm model."
-    _publish(entrypoint)
-
-
-def _publish(entrypoint: Callable[..., nn.Module]) -> None:
-    public_names = list(__all__)
-    with warnings.catch_warnings():
-        # timm can renew an entry only by overwriting it, and warns: here it is ours that is renewed
-        warnings.filterwarnings(
-            "ignore", message=f"Overwriting {entrypoint.__name__} in registry", category=UserWarning
-        )
-        register_model(entrypoint)
-    # timm adds the entry to the module's public names, but it is no attribute of this module: a backbone may be called
-    # "find", as one of the functions here is
-    __all__[:] = public_names
+    return entrypoint
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -86,11 +86,10 @@ def find_network(name: str) -> Network:
         return Network(backbone.architecture, backbone.model_args, backbone.pretrained_cfg)
     if not is_stock(name):
         near = ", ".join(difflib.get_close_matches(name, sorted({*registered, *timm.list_models()}), n=5)) or "none"
-        msg = (
+        raise ValueError(
             f"Unknown architecture {name!r}: expected a name of timm's or of the registry. Near it: {near}. "
             "`timm.list_models()` lists all."
         )
-        raise ValueError(msg)
     try:
         record = timm.get_pretrained_cfg(name) or PretrainedCfg()
     except RuntimeError as error:
@@ -112,13 +111,12 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
     """
     if path.is_dir():
         return _read_folder(path)
-    checkpoint = read_checkpoint(path)
-    settings = checkpoint.hyper_parameters
+    tensors, settings = read_checkpoint(path)
     if not isinstance(settings.get("backbone"), str):
-        return Source(path, checkpoint.tensors)
+        return Source(path, tensors)
     return Source(
         path,
-        checkpoint.tensors,
+        tensors,
         network=None if network_is_given else _network_of_checkpoint(settings["backbone"]),
         # every training of this package normalizes with them
         statistics=(IMAGENET_MEAN, IMAGENET_STD),
@@ -143,28 +141,20 @@ def _read_folder(folder: Path) -> Source:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         # timm's older folders have the record at the top
         record = dict(config.get("pretrained_cfg", config))
-        known = {known.name for known in fields(PretrainedCfg)}
-        cfg = PretrainedCfg(**{key: value for key, value in record.items() if key in known}).to_dict()
+        known = {each.name for each in fields(PretrainedCfg)}
+        cfg = PretrainedCfg(**{key: record[key] for key in known & record.keys()}).to_dict()
         stated = find_network(config["architecture"])
         network = Network(stated.architecture, stated.model_args | config.get("model_args", {}), cfg)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        msg = (
+        raise ValueError(
             f"{folder} is not an exported backbone ({type(error).__name__}: {error}). Expected a folder with timm's "
             f"{CONFIG_FILE} and {WEIGHTS_FILE}."
-        )
-        raise ValueError(msg) from error
+        ) from error
     provenance = Provenance()
     if "anomalib_spd" in config:
         backbone = Backbone.read(folder)
         backbone.verify()
         provenance = backbone.provenance
     file = folder / WEIGHTS_FILE
-    return Source(
-        file,
-        read_checkpoint(file).tensors,
-        network,
-        network.statistics,
-        provenance,
-        cfg.get("license"),
-        cfg.get("origin_url"),
-    )
+    tensors, _ = read_checkpoint(file)
+    return Source(file, tensors, network, network.statistics, provenance, cfg.get("license"), cfg.get("origin_url"))

@@ -1,4 +1,4 @@
-"""PatchCore that takes seconds, not minutes, to choose its memory bank on a CPU."""
+"""PatchCore that chooses its memory bank in seconds, not minutes, on a CPU."""
 
 import logging
 from typing import Any
@@ -14,19 +14,19 @@ logger = logging.getLogger(__name__)
 class FastPatchcore(Patchcore):
     """Stock PatchCore with our `KCenterGreedy`: the same arguments, and for the same seed the same memory bank.
 
-    Extraction of the features and search for neighbours are stock's and take as long. Stock ``Patchcore`` loads its
-    checkpoints, and it is pickled, and so copied, as stock ``Patchcore``: a model that anomalib exports by
-    ``torch.save`` must not need this package.
+    Feature extraction and neighbor search are stock's and take as long. Stock ``Patchcore`` loads its checkpoints. It is
+    pickled, and so copied, as stock ``Patchcore``, since a model that anomalib exports by ``torch.save`` must not need this
+    package.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (Patchcore,), self.__getstate__()
 
     def fit(self) -> None:
-        """Choose the memory bank from the embeddings ``(N, D)`` of all training batches, and forget these.
+        """Choose the memory bank from the embeddings ``(N, D)`` of all training batches, and release these.
 
         Raises:
-            ValueError: where no batch was seen, or where the ratio leaves no point.
+            ValueError: where there was no training batch, or where the ratio leaves no point.
         """
         store = self.model.embedding_store
         if not store:

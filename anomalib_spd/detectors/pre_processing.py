@@ -1,4 +1,4 @@
-"""Pre-processing for stock anomalib detectors that says in plain numbers what reaches the backbone."""
+"""Pre-processing for stock anomalib detectors, configured by plain numbers, with a check of the layers."""
 
 from typing import Any
 
@@ -11,15 +11,16 @@ from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
 class BackbonePreProcessor(PreProcessor):
-    """Resize, centre-crop and normalise, and check that the detector reads the layers it was told to.
+    """Resizes, center-crops and normalizes images, and checks that the backbone has the layers that the detector reads.
 
-    Stock anomalib drops a layer that the backbone does not have, with a line in the log, and reads the rest; here that
-    is an error, before anything is trained. In YAML size and crop are two numbers each instead of a transform spelt out;
-    and since it is named there, the stock ``anomalib`` command imports this package, and with it the shelf.
+    Stock anomalib drops a layer that the backbone does not have, with a line in the log, and reads the others; here that
+    is an error, before anything is trained. In YAML, size and crop are two numbers each instead of a spelled-out transform.
+    A YAML file that names this class makes the stock ``anomalib`` command import this package, which registers its
+    backbones.
 
     Args:
         image_size: height and width that images are resized to, pixels.
-        center_crop_size: height and width of the middle that is kept, pixels; all of it by default.
+        center_crop_size: height and width of the crop, pixels; by default images are not cropped.
 
     Raises:
         ValueError: where the crop is larger than the image.
@@ -31,7 +32,7 @@ class BackbonePreProcessor(PreProcessor):
         if center_crop_size is not None and (
             center_crop_size[0] > image_size[0] or center_crop_size[1] > image_size[1]
         ):
-            msg = f"A centre crop of {tuple(center_crop_size)} does not fit into an image of {tuple(image_size)}."
+            msg = f"A center crop of {tuple(center_crop_size)} does not fit into an image of {tuple(image_size)}."
             raise ValueError(msg)
         crop: list[Transform] = [CenterCrop(center_crop_size)] if center_crop_size else []
         super().__init__(

@@ -243,13 +243,13 @@ def test_arguments_that_timm_refuses(make_model: Any) -> None:
 def test_safetensors(tmp_path: Path, make_model: Any) -> None:
     tensors = make_model().state_dict()
     safetensors.torch.save_file(tensors, tmp_path / "w.safetensors")
-    read = read_checkpoint(tmp_path / "w.safetensors")
-    assert read.hyper_parameters == {}
-    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in tensors.items())
+    read, hyper_parameters = read_checkpoint(tmp_path / "w.safetensors")
+    assert hyper_parameters == {}
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
 
 def test_hyper_parameters_are_read(make_model: Any, save: Any) -> None:
-    assert read_checkpoint(save(lightning(make_model().state_dict()))).hyper_parameters["backbone"] == ARCHITECTURE
+    assert read_checkpoint(save(lightning(make_model().state_dict())))[1]["backbone"] == ARCHITECTURE
 
 
 class Malicious:

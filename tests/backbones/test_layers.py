@@ -1,0 +1,33 @@
+"""The check of feature layers by their names."""
+
+import pytest
+
+from anomalib_spd.backbones.layers import check_layers
+
+NAME = "efficientnet_lite0_in1k"
+
+
+@pytest.mark.parametrize("layers", [["blocks.2", "blocks.4"], ["blocks.6"], [1, 2]])
+def test_layers_that_the_backbone_has(layers: list[str | int]) -> None:
+    check_layers(NAME, layers)
+
+
+def test_a_transformer_is_left_to_anomalib() -> None:
+    check_layers("test_vit", ["blocks.0"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            ["blocks.2", "block.4"],
+            r"no layer 'block\.4'\. It has: blocks\.0, blocks\.1, blocks\.2, blocks\.4, blocks\.6",
+        ),
+        (["layer2", "layer3"], "no layer 'layer2', 'layer3'"),
+        (["blocks.4", "blocks.2"], r"from first to last: \['blocks\.2', 'blocks\.4'\]"),
+        (["blocks.2", "blocks.2"], "once each"),
+    ],
+)
+def test_layers_that_anomalib_would_drop_or_confuse(layers: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_layers(NAME, layers)
