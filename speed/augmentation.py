@@ -26,7 +26,7 @@ from pil_reference import cut_paste, cut_swap, cut_swap_per_image, per_image, sm
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-import anomalib_spd  # noqa: F401 - puts the shelf's classifier on timm's shelf
+import anomalib_spd  # noqa: F401 - registers our classifier with timm
 from anomalib_spd.augmentation import (
     RandomCrack,
     RandomCutPaste,

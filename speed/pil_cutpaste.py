@@ -25,7 +25,7 @@ class PerImageCutPaste(LightningModule):
     """Told apart are images as they are, with a patch pasted, and with a scar: network and optimiser are ours.
 
     Args:
-        backbone: of timm, or on the shelf.
+        backbone: name in timm, ours included.
         channels_last: the layout of the network and its inputs, as ours; else PyTorch's.
     """
 

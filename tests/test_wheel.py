@@ -84,7 +84,7 @@ def test_holds_weights_configs_and_licence(wheel: Path) -> None:
             assert f"anomalib_spd/backbones/weights/efficientnet_lite0_{tag}/{file}" in names
     assert all(f"anomalib_spd/configs/{config}" in names for config in CONFIGS)
     assert any(name.endswith("LICENSE") for name in names)
-    assert "anomalib_spd/py.typed" in names
+    assert {"anomalib_spd/py.typed", "anomalib_spd/backbones/card.md"} <= {*names}
     assert not [name for name in names if name.startswith(("tests", "scripts", "configs"))]
 
 

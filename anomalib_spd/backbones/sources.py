@@ -112,12 +112,18 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
     if path.is_dir():
         return _read_folder(path)
     tensors, settings = read_checkpoint(path)
-    if not isinstance(settings.get("backbone"), str):
+    backbone = settings.get("backbone")
+    if not isinstance(backbone, str):
         return Source(path, tensors)
+    try:
+        network = None if network_is_given else find_network(backbone)
+    except ValueError as error:
+        msg = f"The checkpoint was trained from backbone {backbone!r}, unknown here. Give the architecture. ({error})"
+        raise ValueError(msg) from error
     return Source(
         path,
         tensors,
-        network=None if network_is_given else _network_of_checkpoint(settings["backbone"]),
+        network,
         # every training of this package normalizes with them
         statistics=(IMAGENET_MEAN, IMAGENET_STD),
         provenance=Provenance(
@@ -125,14 +131,6 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
             settings=plain_settings({key: value for key, value in settings.items() if not key.startswith("_")}),
         ),
     )
-
-
-def _network_of_checkpoint(backbone: str) -> Network:
-    try:
-        return find_network(backbone)
-    except ValueError as error:
-        msg = f"The checkpoint was trained from backbone {backbone!r}, unknown here. Give the architecture. ({error})"
-        raise ValueError(msg) from error
 
 
 def _read_folder(folder: Path) -> Source:
