@@ -1,4 +1,4 @@
-"""A report of invented results, written once for all that reads it."""
+"""A report of synthetic results, written once for all tests."""
 
 import shutil
 from pathlib import Path
@@ -34,7 +34,7 @@ def page(written: Path) -> str:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of two cells, whose photographs are gone."""
+    """Results of two cells without their photographs."""
     folder = write_results(tmp_path_factory.mktemp("small") / "results", SMALL)
     shutil.rmtree(folder / "images")
     return folder

@@ -1,4 +1,4 @@
-"""A folder of results as a benchmark leaves it, made of invented scores and drawn images."""
+"""A synthetic folder of results in the format of a benchmark: random scores and drawn images."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ GRID: dict[str, Any] = {
     "categories": {"bottle": None, "screw": None, "candle": None},
     "seeds": [0, 1],
 }
-#: one of everything but backbones
+#: one detector, category and seed, and two backbones
 SMALL: dict[str, Any] = GRID | {
     "title": "Small",
     "detectors": {"patchcore_0.01": GRID["detectors"]["patchcore_0.01"]},
@@ -42,7 +42,7 @@ RESIZED, CROP = 64, 56
 
 
 def write_results(folder: Path, grid: dict[str, Any] = GRID) -> Path:
-    """A folder of results; one cell has failed, one is missing, one category has no masks."""
+    """Write a folder of results in which one cell has failed, one is missing, and one category has no masks."""
     images = {category: _draw(folder / "images" / category) for category in grid["categories"]}
     folder.mkdir(exist_ok=True)
     (folder / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
@@ -62,7 +62,7 @@ def write_results(folder: Path, grid: dict[str, Any] = GRID) -> Path:
 
 
 def _draw(folder: Path) -> tuple[list[str], list[str], NDArray[np.bool_]]:
-    """Photographs of an object, some with a spot; their paths, those of the masks, and the masks as they are cropped."""
+    """Draw images of an object, some with a spot; return their paths, those of the masks, and the cropped masks."""
     rng = np.random.default_rng(len(folder.name))
     folder.mkdir(parents=True)
     y, x = np.mgrid[:96, :128] / 96
