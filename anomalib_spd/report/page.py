@@ -3,6 +3,7 @@
 One template, ``report.md.j2``, writes both: the page is its Markdown, with plots, heatmaps and folds as HTML elements.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,10 +153,9 @@ def _to_html(markdown: str) -> str:
 
 
 def _verdict(grid: GridResults, pair: Pair) -> Verdict | None:
-    one = grid.intervals["category"] == (
-        MEAN if MEAN in set(grid.intervals["category"]) else grid.intervals["categories"]
-    )
-    means = grid.intervals[one]
+    # a grid of one category has no means over categories
+    means = grid.intervals[grid.intervals["category"] == MEAN]
+    means = means if len(means) else grid.intervals
     rows = {detector: means[means["detector"] == detector] for detector in grid.detectors}
     path = f"plots/verdict/{grid.pairs.index(pair) + 1}.svg"
     plot = _forest(grid, path, f"{pair}: means over categories", rows, [pair], means)
@@ -164,7 +164,9 @@ def _verdict(grid: GridResults, pair: Pair) -> Verdict | None:
     verdict = Verdict(pair, [], [], [], {}, plot)
     of = means[(means["a"] == pair.a) & (means["b"] == pair.b) & means["metric"].isin(HEADLINE)]
     for row in of.itertuples():
-        group = verdict.undecided if not row.excludes_zero else verdict.above if row.difference > 0 else verdict.below
+        # printed bounds may be +0.000 or -0.000: the sign tells the side of 0
+        decided = verdict.above if math.copysign(1, row.low) > 0 else verdict.below
+        group = decided if row.excludes_zero else verdict.undecided
         group.append(f"{LABELS[row.metric]} with {row.detector}")
         over = verdict.categories.setdefault(row.metric.partition("_")[0], [])
         over += [row.categories] if row.categories not in over else []
@@ -174,7 +176,7 @@ def _verdict(grid: GridResults, pair: Pair) -> Verdict | None:
 def _detector_section(grid: GridResults, detector: str, images: bool) -> DetectorSection:
     intervals = grid.intervals[grid.intervals["detector"] == detector]
     rows = {category: intervals[intervals["category"] == category] for category in grid.categories}
-    if len(rows) > 1:
+    if MEAN in set(intervals["category"]):
         rows[OVER_CATEGORIES] = intervals[intervals["category"] == MEAN]
     path = f"plots/differences/{detector}.svg"
     curves = [(category, plot) for category in grid.categories if (plot := _curves(grid, detector, category))]
@@ -193,11 +195,9 @@ def _detector_section(grid: GridResults, detector: str, images: bool) -> Detecto
 def _curves(grid: GridResults, detector: str, category: str) -> Plot | None:
     path = f"plots/curves/{detector}/{category}.svg"
     runs = {label: [r.scores() for r in grid.select(label, detector, category)] for label in grid.backbones}
-    return (
-        Plot(path, plots.curves(path, runs), f"{detector}, {category}: curves and histograms")
-        if any(runs.values())
-        else None
-    )
+    if not any(runs.values()):
+        return None
+    return Plot(path, plots.curves(path, runs), f"{detector}, {category}: curves and histograms")
 
 
 def _forest(
