@@ -78,7 +78,10 @@ class Parts(Stopwatch):
             model.color_jitter.register_forward_pre_hook(partial(self.lap, SALIENCY)),
             *(
                 module.register_forward_hook(partial(self.lap, part))
-                for module, part in ((model.color_jitter, COLOURS), (model.patch, PATCH), (model.scar, SCAR))
+                for module, part in (
+                    (model.color_jitter, COLOURS),
+                    *zip(model.local_augmentations, (PATCH, SCAR), strict=True),
+                )
             ),
         ]
 

@@ -3,8 +3,8 @@
 from lightning.pytorch import LightningDataModule
 
 from anomalib_spd.cli.training import TrainingCLI
-from anomalib_spd.pretraining import SPDPretraining
 from anomalib_spd.training.fit import leave_process_group
+from anomalib_spd.training.module import TrainingModule
 
 
 def run(args: list[str]) -> int:
@@ -13,6 +13,6 @@ def run(args: list[str]) -> int:
     Args:
         args: what follows ``anomalib-spd pretrain``.
     """
-    TrainingCLI("pretrain", SPDPretraining, LightningDataModule, args).fit()
+    TrainingCLI("pretrain", TrainingModule, LightningDataModule, args).fit()
     leave_process_group()
     return 0

@@ -1,8 +1,8 @@
-"""SPot-the-Difference on the maps that detectors read (ours): dense, cross-image, and category adaptation."""
+"""SPot-the-Difference on the maps that detectors read (ours): dense, across images, and adapted to a category."""
 
+from anomalib_spd.local.base import LocalSPD
 from anomalib_spd.local.category import CategoryAdaptation
 from anomalib_spd.local.cross_image import CrossImageSPD
 from anomalib_spd.local.dense import DenseSPD
-from anomalib_spd.local.memory import MemorySPD
 
-__all__ = ["CategoryAdaptation", "CrossImageSPD", "DenseSPD", "MemorySPD"]
+__all__ = ["CategoryAdaptation", "CrossImageSPD", "DenseSPD", "LocalSPD"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    r"""SimSiam: draw a prediction to a projection, through which no gradient flows.
+    r"""Pull a prediction to a projection, through which no gradient flows (SimSiam).
 
     :math:`D(p, z) = -\frac{1}{N} \sum_i \mathrm{sim}(p_i, z_i)`; SimSiam's loss is the mean of both directions.
 
@@ -23,10 +23,10 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    r"""MoCo: tell the key of the same image from those of a queue.
+    r"""Distinguish the key of the same image from those of a queue (MoCo).
 
     :math:`L = -\frac{1}{N} \sum_i \log \frac{\exp(q_i k_i / \tau)}{\exp(q_i k_i / \tau) + \sum_j \exp(q_i n_j / \tau)}` of
-    vectors of unit length. No gradient flows through keys and queue.
+    unit vectors. No gradient flows through keys and queue.
 
     Source: He et al., Momentum Contrast (CVPR 2020), equation 1.
 
@@ -45,13 +45,13 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
 
 def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
-    r"""SimCLR: tell the other view of the same image from all other views of a batch.
+    r"""Distinguish the other view of the same image from all other views of a batch (SimCLR).
 
     :math:`\ell_{i,j} = -\log \frac{\exp(\mathrm{sim}(z_i, z_j) / \tau)}{\sum_{k \neq i} \exp(\mathrm{sim}(z_i, z_k) / \tau)}`, the
     mean over all 2N views with their partners j.
 
     Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (ICML 2020), equation 1. SPD's
-    paper writes a sum over one view of the others; SimCLR's own is taken, over both.
+    paper sums over the other images' second views alone; this is SimCLR's own, over both.
 
     Args:
         z_1: projections of one view ``(B, D)``, floating.

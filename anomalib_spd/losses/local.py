@@ -1,4 +1,4 @@
-"""Losses on the maps that detectors read, as pure functions."""
+"""Losses on the maps that detectors read, as pure functions. Source: ours, where nothing else is said."""
 
 from collections.abc import Sequence
 
@@ -7,28 +7,37 @@ import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+#: added to squared distances, as the root has no slope at 0
+_LEAST_SQUARE = 1e-6
 
-def distillation(maps: Sequence[Tensor], taught: Sequence[Tensor], energies: Tensor) -> Tensor:
-    r"""Return how far the layers of a network are from its teacher's, each in units of the teacher's energy.
 
-    :math:`\mathrm{mean}\,|f_l - t_l|^2 / E_l` with the mean square :math:`E_l = \mathrm{mean}\,|t_l|^2`.
-
-    Source: ours.
+def mean_square(maps: Sequence[Tensor]) -> Tensor:
+    r"""Return the mean square :math:`\mathrm{mean}\,|f_l|^2` of each layer's features, ``(L,)``.
 
     Args:
         maps: of each layer ``(B, C, h, w)``, floating.
-        taught: the teacher's, of the same shapes.
-        energies: of the teacher's layers, ``(L,)``, positive.
+    """
+    return torch.stack([each.square().sum(1).mean() for each in maps])
+
+
+def distillation(maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], teacher_mean_square: Tensor) -> Tensor:
+    r"""Return how far each layer is from the teacher's, relative to the teacher's mean square.
+
+    :math:`\mathrm{mean}\,|f_l - t_l|^2 / E_l` with the mean square :math:`E_l = \mathrm{mean}\,|t_l|^2`.
+
+    Args:
+        maps: of each layer ``(B, C, h, w)``, floating.
+        teacher_maps: of the same shapes.
+        teacher_mean_square: of the teacher's layers, ``(L,)``, positive.
 
     Returns:
         ``(L,)``, not negative.
     """
-    squares = [(each - target).square().sum(1).mean() for each, target in zip(maps, taught, strict=True)]
-    return torch.stack(squares) / energies
+    return mean_square([each - target for each, target in zip(maps, teacher_maps, strict=True)]) / teacher_mean_square
 
 
 def patch_embedding(maps: Sequence[Tensor]) -> Tensor:
-    """Return PatchCore's embedding of places: means of 3 x 3, enlarged to the first layer's size, joined.
+    """Return PatchCore's embedding of locations: means of 3 x 3, enlarged to the first layer's size, concatenated.
 
     Source: Roth et al., Towards Total Recall in Industrial Anomaly Detection (CVPR 2022), section 3, and anomalib's code.
 
@@ -44,25 +53,23 @@ def patch_embedding(maps: Sequence[Tensor]) -> Tensor:
 
 
 def anomaly_map(distances: Tensor, size: Sequence[int]) -> Tensor:
-    """Return PatchCore's anomaly map: distances of places ``(B, h, w)``, enlarged to ``(B, *size)`` and smoothed.
+    """Return PatchCore's anomaly map: distances ``(B, h, w)``, enlarged to ``(B, *size)`` and smoothed.
 
-    Departure from anomalib, which enlarges each place to a square: here in a straight line from place to place.
+    Departure from anomalib, which enlarges to the nearest location: here bilinearly.
     """
     at_pixels = F.interpolate(distances[:, None], size=list(size), mode="bilinear")
     return gaussian_blur2d(at_pixels, (33, 33), (4.0, 4.0)).squeeze(1)
 
 
 def patch_distance(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    r"""Return how far each place of negatives is from its own of positives, as PatchCore would map it.
+    r"""Return the anomaly map of negatives, whose memory is the same location of their positive.
 
-    PatchCore's embedding is taken, its distance to the nearest of the 3 x 3 places of the positive, so that a small shift is
-    none, and that is made an anomaly map as PatchCore makes its own.
-
-    Source: ours.
+    PatchCore's embedding is compared with the nearest of the positive's 3 x 3 locations around, so that a small shift
+    costs nothing.
 
     Args:
         maps: of each layer ``(2 * B, C, h, w)``, floating, the positives first; the first layer has the largest.
-        size: of the images, height and width in pixels.
+        size: height and width of the images, pixels.
 
     Returns:
         the distances ``(B, *size)``, positive.
@@ -73,127 +80,116 @@ def patch_distance(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     squares = [
         (negative - around[:, :, y : y + height, x : x + width]).square().sum(1) for y in range(3) for x in range(3)
     ]
-    # the root has no slope at 0
-    return anomaly_map((torch.stack(squares).amin(0) + 1e-6).sqrt(), size)
+    return anomaly_map((torch.stack(squares).amin(0) + _LEAST_SQUARE).sqrt(), size)
 
 
-def memory_distance(embedding: Tensor, memory: Tensor, size: Sequence[int]) -> Tensor:
-    r"""Return how far each place is from the nearest of a memory, as PatchCore would map it.
-
-    Source: ours. PatchCore's anomaly map, of a memory through which gradients flow.
+def memory_distance(query: Tensor, memory: Tensor, size: Sequence[int]) -> Tensor:
+    r"""Return PatchCore's anomaly map of query images, by a memory through which gradients flow.
 
     Args:
-        embedding: of the places ``(B, D, h, w)``, floating, see :func:`patch_embedding`.
-        memory: embeddings of places of other images, ``(M, D)``.
-        size: of the images, height and width in pixels.
+        query: embeddings ``(B, D, h, w)``, floating, see :func:`patch_embedding`.
+        memory: embeddings of other images' locations, ``(M, D)``.
+        size: height and width of the images, pixels.
 
     Returns:
-        the distances ``(B, *size)``, positive.
+        the distances to the nearest of the memory ``(B, *size)``, positive.
     """
-    places = embedding.movedim(1, -1)
+    embeddings = query.movedim(1, -1)
     with torch.no_grad():
-        nearest = torch.cdist(places.flatten(0, 2), memory).argmin(1)
-    squares = (places - memory[nearest].view_as(places)).square().sum(-1)
-    # the root has no slope at 0
-    return anomaly_map((squares + 1e-6).sqrt(), size)
+        nearest = torch.cdist(embeddings.flatten(0, 2), memory).argmin(1)
+    squares = (embeddings - memory[nearest].view_as(embeddings)).square().sum(-1)
+    return anomaly_map((squares + _LEAST_SQUARE).sqrt(), size)
 
 
 def localization_loss(
-    distance: Tensor, changed: Tensor, temperature: float, beside: int = 12, pairs: int = 256
+    distance: Tensor, mask: Tensor, temperature: float, rim: int = 12, pairs: int = 256
 ) -> tuple[Tensor, Tensor]:
-    r"""Dense SPot-the-Difference: of each image, changed places are to be farther from the positive than unchanged ones.
+    r"""Rank the perturbed locations of an image above its unperturbed ones (dense SPot-the-Difference).
 
-    :math:`L = \tau\,\mathrm{mean}_{i, j} \log(1 + \exp((\log d_j - \log d_i) / \tau))` over changed places i and unchanged
-    places j of the same image, drawn at random, half of the latter within a few pixels of a change: what PatchCore takes
-    for anomalous there is most of what its maps have wrong. Only ratios of distances count, no scale of the features.
-
-    Source: ours.
+    :math:`L = \tau\,\mathrm{mean}_{i, j} \log(1 + \exp((\log d_j - \log d_i) / \tau))` over perturbed locations i and
+    unperturbed locations j of the same image, drawn at random, half of the latter from the rim of the perturbation, where
+    most of what PatchCore's maps get wrong lies. Only ratios of distances count, not the scale of the features.
 
     Args:
         distance: of each pixel, ``(B, H, W)``, positive.
-        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``. Images without a change, or without any unchanged
-            place, count for nothing.
+        mask: 1 where a pixel is perturbed, else 0, ``(B, 1, H, W)``. Images without a perturbed or without an unperturbed
+            pixel are left out.
         temperature: tau, positive.
-        beside: pixels; what is this near to a change, in both directions, is beside it.
-        pairs: number of places of each kind that are drawn of each image.
+        rim: width of the rim in both directions, pixels.
+        pairs: perturbed, and unperturbed, locations drawn from each image.
 
     Returns:
-        the loss, not negative, and the share of pairs that are in order, in ``[0, 1]``; both scalars.
+        the loss, not negative, and the ranking accuracy, the share of pairs in the right order, in ``[0, 1]``; both scalars.
     """
-    grown = _grown(changed, beside)
-    near, unchanged = (grown - changed).flatten(1), (1 - changed).flatten(1)
-    both = (changed.flatten(1).sum(1) > 0) & (unchanged.sum(1) > 0)
+    near, unperturbed = (_dilate(mask, rim) - mask).flatten(1), (1 - mask).flatten(1)
+    both = (mask.flatten(1).sum(1) > 0) & (unperturbed.sum(1) > 0)
     if not both.any():
         return distance.sum() * 0, distance.new_ones(())
-    logs, near, unchanged = distance.log().flatten(1)[both], near[both], unchanged[both]
-    weights = unchanged / unchanged.sum(1, keepdim=True) + near / near.sum(1, keepdim=True).clamp(min=1)
-    places = [torch.multinomial(each, pairs, replacement=True) for each in (changed.flatten(1)[both], weights)]
-    d_changed, d_unchanged = (logs.gather(1, each) for each in places)
-    margins = d_unchanged[:, None] - d_changed[:, :, None]
+    logs, near, unperturbed = distance.log().flatten(1)[both], near[both], unperturbed[both]
+    weights = unperturbed / unperturbed.sum(1, keepdim=True) + near / near.sum(1, keepdim=True).clamp(min=1)
+    pixels = [torch.multinomial(each, pairs, replacement=True) for each in (mask.flatten(1)[both], weights)]
+    d_perturbed, d_unperturbed = (logs.gather(1, each) for each in pixels)
+    margins = d_unperturbed[:, None] - d_perturbed[:, :, None]
     return F.softplus(margins / temperature).mean() * temperature, (margins < 0).to(margins.dtype).mean()
 
 
-def _grown(mask: Tensor, by: int) -> Tensor:
-    """Return a mask ``(B, 1, H, W)`` grown by some pixels in both directions, one after the other: a square is too slow."""
-    side = 2 * by + 1
-    return F.max_pool2d(F.max_pool2d(mask, (side, 1), 1, (by, 0)), (1, side), 1, (0, by))
-
-
 def detection_loss(
-    distance: Tensor, changed: Tensor, temperature: float, hardest: float = 0.05, beside: int = 12, pairs: int = 256
+    distance: Tensor, mask: Tensor, temperature: float, hardest: float = 0.05, rim: int = 12, pairs: int = 256
 ) -> tuple[Tensor, Tensor]:
-    r"""Draw what would be a detector's mistakes below what it is to find.
+    r"""Rank perturbed locations above the hardest unperturbed ones, a detector's false alarms.
 
-    As :func:`localization_loss`, of changed places against unchanged ones, but half of these are drawn from the farthest of
-    **all** images of the batch, away from any change: they are the false alarms that a changed place has to stand out from.
-    The other half lies within a few pixels of a change of the same image.
-
-    Source: ours.
+    As :func:`localization_loss`, but half of the unperturbed locations are drawn from the farthest of **all** images of the
+    batch, away from any perturbation; the other half from the rim of a perturbation of the same image.
 
     Args:
-        distance: of each pixel from what is normal, ``(B, H, W)``, positive.
-        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``. Images without a change count for nothing.
+        distance: of each pixel to the memory, ``(B, H, W)``, positive.
+        mask: 1 where a pixel is perturbed, else 0, ``(B, 1, H, W)``. Images without a perturbed pixel are left out.
         temperature: tau, positive.
-        hardest: share of an image's pixels, its farthest unchanged ones, that false alarms are drawn from.
-        beside: pixels; what is this near to a change, in both directions, is beside it.
-        pairs: number of places of each kind that are drawn of each image.
+        hardest: share of an image's pixels, its farthest unperturbed ones, from which false alarms are drawn.
+        rim: width of the rim in both directions, pixels.
+        pairs: perturbed, and unperturbed, locations drawn from each image.
 
     Returns:
-        the loss, not negative, and the share of pairs with false alarms that are in order, in ``[0, 1]``; both scalars.
+        the loss, not negative, and the ranking accuracy, the share of pairs with false alarms in the right order, in
+        ``[0, 1]``; both scalars.
     """
-    grown = _grown(changed, beside).flatten(1)
-    changed, logs = changed.flatten(1), distance.log().flatten(1)
-    near, far = grown - changed, grown == 0
-    alarms = logs.masked_fill(~far, -torch.inf).topk(max(1, int(hardest * logs.shape[1]))).values.flatten()
-    counts = (changed.sum(1) > 0) & (near.sum(1) > 0)
-    if not (counts.any() and alarms.isfinite().any()):
+    dilated = _dilate(mask, rim).flatten(1)
+    mask, logs = mask.flatten(1), distance.log().flatten(1)
+    near = dilated - mask
+    alarms = logs.masked_fill(dilated != 0, -torch.inf).topk(max(1, int(hardest * logs.shape[1]))).values.flatten()
+    used = (mask.sum(1) > 0) & (near.sum(1) > 0)
+    if not (used.any() and alarms.isfinite().any()):
         return distance.sum() * 0, distance.new_ones(())
-    found, rim = (
-        logs[counts].gather(1, torch.multinomial(each[counts], pairs, replacement=True)) for each in (changed, near)
+    perturbed, beside = (
+        logs[used].gather(1, torch.multinomial(each[used], pairs, replacement=True)) for each in (mask, near)
     )
-    drawn = torch.multinomial(alarms.isfinite().to(logs.dtype), pairs * len(found), replacement=True)
-    false = alarms[drawn].view(len(found), pairs)
-    margins = torch.stack([each[:, None] - found[:, :, None] for each in (false, rim)])
+    drawn = torch.multinomial(alarms.isfinite().to(logs.dtype), pairs * len(perturbed), replacement=True)
+    false_alarms = alarms[drawn].view(len(perturbed), pairs)
+    margins = torch.stack([each[:, None] - perturbed[:, :, None] for each in (false_alarms, beside)])
     return F.softplus(margins / temperature).mean() * temperature, (margins[0] < 0).to(margins.dtype).mean()
 
 
 def detect_with_memory(
-    normal: Tensor, shown: Tensor, changed: Tensor, places: int, temperature: float
+    memory: Tensor, query: Tensor, mask: Tensor, memory_size: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return what a detector in small gets wrong: one that remembers other images and looks for changes.
-
-    Source: ours; see :func:`memory_distance` and :func:`detection_loss`.
+    """Return the detection loss of perturbed images by a memory of other images, as PatchCore has one.
 
     Args:
-        normal: embeddings of the remembered images, ``(M, D, h, w)``, see :func:`patch_embedding`.
-        shown: of the images with changes, ``(B, D, h, w)``.
-        changed: 1 where a pixel was changed, else 0, ``(B, 1, H, W)``.
-        places: that are kept of the remembered images, drawn at random; all, where there are no more.
-        temperature: of the comparison.
+        memory: embeddings of the memory's images ``(M, D, h, w)``, see :func:`patch_embedding`.
+        query: of the perturbed images, ``(B, D, h, w)``.
+        mask: 1 where a pixel is perturbed, else 0, ``(B, 1, H, W)``.
+        memory_size: locations in the memory, drawn at random; all of them where there are no more.
+        temperature: tau, positive.
 
     Returns:
-        the loss, not negative, and the share of pairs with false alarms that are in order, in ``[0, 1]``; both scalars.
+        see :func:`detection_loss`.
     """
-    remembered = normal.movedim(1, -1).flatten(0, 2)
-    memory = remembered[torch.randperm(len(remembered), device=remembered.device)[:places]]
-    return detection_loss(memory_distance(shown, memory, changed.shape[-2:]), changed, temperature)
+    embeddings = memory.movedim(1, -1).flatten(0, 2)
+    drawn = embeddings[torch.randperm(len(embeddings), device=embeddings.device)[:memory_size]]
+    return detection_loss(memory_distance(query, drawn, mask.shape[-2:]), mask, temperature)
+
+
+def _dilate(mask: Tensor, by: int) -> Tensor:
+    """Return a mask ``(B, 1, H, W)`` grown by pixels in both directions, one after the other: a square window is slower."""
+    window = 2 * by + 1
+    return F.max_pool2d(F.max_pool2d(mask, (window, 1), 1, (by, 0)), (1, window), 1, (0, by))

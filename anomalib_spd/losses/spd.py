@@ -1,4 +1,7 @@
-"""SPot-the-Difference on pooled features, as pure functions."""
+"""SPot-the-Difference on pooled features, as pure functions.
+
+Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +9,15 @@ from torch import Tensor
 
 
 def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""SPot-the-Difference: draw the negative away from the anchor, the positive to it.
+    r"""Push the negative away from the anchor, and pull the positive to it.
 
     :math:`L = \frac{1}{N} \sum_i [\mathrm{sim}(z^a_i, z^n_i) - \mathrm{sim}(z^a_i, z^p_i)]` with the cosine similarity;
     no margin, no temperature, gradient into all three.
 
-    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3.
-
     Args:
         z_a: anchors ``(B, D)``, floating.
-        z_p: the same images slightly changed as a whole, ``(B, D)``.
-        z_n: the same images slightly changed as a whole and locally perturbed, ``(B, D)``.
+        z_p: the same images after a weak global augmentation, ``(B, D)``.
+        z_n: the same images after a weak global augmentation and a local perturbation, ``(B, D)``.
 
     Returns:
         the loss in ``[-2, 2]``, 0 for features that see no difference at all, and its two terms, the mean similarity of
@@ -28,17 +29,14 @@ def spd_loss(z_a: Tensor, z_p: Tensor, z_n: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def two_way_loss(logits_p: Tensor, logits_n: Tensor) -> Tensor:
-    r"""SPot-the-Difference of the supervised arm: tell the perturbed images from the others.
+    r"""Classify images as locally perturbed or not (the paper's supervised arm).
 
-    :math:`L = -\frac{1}{2N} \sum_i [\log p_0(x^p_i) + \log p_1(x^n_i)]`, the cross-entropy of a classification in two,
-    with :math:`p` the softmax of the logits.
-
-    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3, supervised arm.
+    :math:`L = -\frac{1}{2N} \sum_i [\log p_0(x^p_i) + \log p_1(x^n_i)]`, the cross-entropy, with :math:`p` the softmax of the
+    logits.
 
     Args:
-        logits_p: of images slightly changed as a whole, ``(B, 2)``, floating: column 0 says that there is no local
-            perturbation, column 1 that there is.
-        logits_n: of the same images slightly changed as a whole and locally perturbed, ``(B, 2)``.
+        logits_p: of the positives, ``(B, 2)``, floating: column 0 is "not perturbed", column 1 "perturbed".
+        logits_n: of the negatives, ``(B, 2)``.
 
     Returns:
         the loss, not negative, :math:`\log 2` for logits that see no difference at all; a scalar.

@@ -1,82 +1,77 @@
-"""What every pre-training method with SPot-the-Difference shares: the views, the SPD term, one encoder pass."""
+"""The base of pre-training with SPot-the-Difference: the views, the SPD term, one encoder pass."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from kornia.augmentation import Normalize
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
-from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule
+from anomalib_spd.training.perturbation import Perturbation
+from anomalib_spd.training.schedules import cosine
 
-#: share of the healthy spread of projections
+#: collapse is reported below this share of the healthy standard deviation of projections
 COLLAPSED = 0.05
 
 
 class SPDPretraining(TrainingModule):
-    """Train an encoder by a method of its own plus ``eta`` times SPot-the-Difference.
+    """Trains an encoder by a method of its own plus ``eta`` times SPot-the-Difference on pooled features.
 
-    Every batch gives the method's views, an anchor, a positive and a negative. All go through the encoder in one pass,
-    so that batch norm cannot tell the groups apart. With ``eta = 0`` the views are made and passed all the same, so that
-    such a run differs from the one it controls in nothing but the gradient of the SPD term.
+    Every batch gives the method's views, an anchor, a positive and a negative. All pass the encoder together, so that batch
+    norm cannot distinguish the groups. With ``eta = 0`` the views are made and passed all the same: such a control differs in
+    nothing but the gradient of the SPD term.
 
-    A subclass gives ``method_views`` and ``method_loss``. It sets ``projector``, of which SPD compares the outputs too; by
-    default they are the encoder's pooled features themselves. One that compares something else gives ``views`` and
-    ``losses``.
+    A subclass gives ``method_views`` and ``method_loss``. It sets ``projector``, whose outputs SPD compares; by default they
+    are the encoder's pooled features.
 
-    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. The paper's optimiser,
-    schedule and length are not known; SGD with a cosine to 0 is what its baselines use.
+    Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. The paper does not say
+    optimizer, schedule and length; SGD with a cosine to 0 is what its baselines use.
 
     Args:
-        backbone: name on the shelf or in timm, a CNN.
+        backbone: name in the registry or in timm, a CNN.
         pretrained: start from the backbone's weights, not from scratch.
+        local_augmentations: transforms of images in ``[0, 1]`` that perturb them locally, Kornia's or any others, of which
+            each step draws one for the negatives; by default SmoothBlend, the paper's.
         eta: weight of the SPD term; the paper's is 0.1.
-        image_size: side of the views, pixels.
+        image_size: height and width of the views, pixels.
         learning_rate: at the start of the cosine, for the batch as it is.
         momentum: of SGD.
-        weight_decay: on all weights.
+        weight_decay: of all weights.
 
-    Batch:
-        ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]`` and int64 ``(B,)``.
-
-    Checkpoint:
-        the encoder's tensors are named ``encoder.*``; ``anomalib-spd backbones add`` reads them.
+    Raises:
+        ValueError: for arguments out of bounds.
     """
 
     def __init__(
         self,
-        backbone: str,
-        pretrained: bool,
-        eta: float,
-        image_size: int,
-        learning_rate: float,
-        momentum: float,
-        weight_decay: float,
+        backbone: str = "efficientnet_lite0_in1k",
+        pretrained: bool = True,
+        local_augmentations: Sequence[nn.Module] | None = None,
+        eta: float = 0.1,
+        image_size: int = 224,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
         if eta < 0:
-            msg = f"`eta` weighs the SPD term and is not negative. Got {eta}."
-            raise ValueError(msg)
-        self.save_hyperparameters()
+            raise ValueError(f"`eta` weighs the SPD term and is not negative. Got {eta}.")
+        self.save_settings()
         self.eta = eta
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.encoder: Any = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
+        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
         self.projector: nn.Module = nn.Identity()
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)
-        self.smooth_blend = RandomSmoothBlend()
-        self._warned = False
-        # normalisation is the augmentations' last step: it is Kornia's too, and on the device
-        self.normalize = Normalize(torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
+        self.perturbation = Perturbation([RandomSmoothBlend()] if local_augmentations is None else local_augmentations)
+        self._has_warned = False
 
     @abstractmethod
     def method_views(self, images: Tensor) -> list[Tensor]:
@@ -88,7 +83,7 @@ class SPDPretraining(TrainingModule):
 
         Args:
             z: projections ``(B, D)`` of each of the method's views.
-            images: that the views were made of, ``(B, 3, H, W)`` in ``[0, 1]``.
+            images: that the views are of, ``(B, 3, H, W)`` in ``[0, 1]``.
             labels: of the images, ``(B,)``.
         """
 
@@ -102,12 +97,12 @@ class SPDPretraining(TrainingModule):
         """
         return spd_loss(z_a, z_p, z_n)
 
+    @torch.no_grad()
     def views(self, images: Tensor) -> list[Tensor]:
         """Return all views of images ``(B, 3, H, W)``: the method's, anchor, positive and negative, all in ``[0, 1]``."""
-        with torch.no_grad():
-            method_views = self.method_views(images)
-            positive, negative = self.weak_view(images), self.smooth_blend(self.weak_view(images))
-            return [*method_views, self.anchor_view(images), positive, negative]
+        method_views = self.method_views(images)
+        positive, negative = self.weak_view(images), self.perturbation(self.weak_view(images))
+        return [*method_views, self.anchor_view(images), positive, negative]
 
     def encode(self, encoder: nn.Module, views: list[Tensor]) -> Tensor:
         """Return the pooled features ``(V * B, D)`` of V views, in one pass."""
@@ -115,42 +110,33 @@ class SPDPretraining(TrainingModule):
         features: Tensor = encoder(inputs)
         return features
 
-    def losses(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the method's loss, the SPD term, both scalars, and what else is logged.
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss, a scalar, and log its terms, the similarities, and the spread of projections, ``z_std``.
 
-        Args:
-            images: ``(B, 3, H, W)`` in ``[0, 1]``.
-            labels: of the images, ``(B,)``.
+        Raises:
+            FloatingPointError: where the loss is not finite; nothing is learned from that step.
         """
-        # the projector's batch norm cannot tell the groups apart either
+        images, labels = batch
+        # the projector's batch norm cannot distinguish the groups either
         z = self.projector(self.encode(self.encoder, self.views(images)))
         *z_method, z_a, z_p, z_n = z.split(len(images))
         method_loss = self.method_loss(z_method, images, labels)
         difference_loss, sim_ap, sim_an = self.difference_loss(z_a, z_p, z_n)
-        return method_loss, difference_loss, {"sim_ap": sim_ap, "sim_an": sim_an, "z_std": self._spread(z_a.detach())}
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss, a scalar, and log its terms.
-
-        Raises:
-            FloatingPointError: where the loss is not finite; nothing is learnt from that step.
-        """
-        images, labels = batch
-        method_loss, difference_loss, logged = self.losses(images, labels)
         loss = method_loss + self.eta * difference_loss
         self.check_finite(loss, {self.method: method_loss, "SPD": difference_loss})
         self.log("loss", loss, prog_bar=True)
         self.log(f"loss_{self.method}", method_loss)
         self.log("loss_spd", difference_loss, prog_bar=True)
-        for name, value in logged.items():
-            self.log(name, value)
+        self.log("sim_ap", sim_ap)
+        self.log("sim_an", sim_an)
+        self.log("z_std", self._standard_deviation(z_a.detach()))
         return loss
 
-    def _spread(self, z: Tensor) -> Tensor:
-        """Collapse monitor: standard deviation of normalised ``(B, D)``, healthy about 1 / sqrt(D), 0 when collapsed."""
+    def _standard_deviation(self, z: Tensor) -> Tensor:
+        """Return the standard deviation of unit vectors ``(B, D)``: healthy is about 1 / sqrt(D), 0 is a collapse."""
         std = F.normalize(z, dim=1).std(0, correction=0).mean()
-        if not self._warned and len(z) > 1 and std * z.shape[1] ** 0.5 < COLLAPSED:
-            self._warned = True
+        if not self._has_warned and len(z) > 1 and std * z.shape[1] ** 0.5 < COLLAPSED:
+            self._has_warned = True
             rank_zero_warn(
                 f"All images have nearly the same projection (standard deviation {std:.1e}, healthy is about "
                 f"{z.shape[1] ** -0.5:.1e}): the training has collapsed. Start again with a smaller learning rate, a larger "
@@ -158,8 +144,8 @@ class SPDPretraining(TrainingModule):
             )
         return std
 
-    def of_all_processes(self, z: Tensor) -> Tensor:
-        """Return the ``(B, D)`` of all processes, ``(P * B, D)``; gradients flow back to the process they come from."""
+    def gather_across_ranks(self, z: Tensor) -> Tensor:
+        """Return the ``(B, D)`` of all ranks, ``(P * B, D)``; gradients flow back to the rank they come from."""
         if self.trainer.world_size == 1:
             return z
         gathered: Any = self.all_gather(z, sync_grads=True)
@@ -172,8 +158,5 @@ class SPDPretraining(TrainingModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD with a cosine to 0 over all steps of the run."""
-        return self.scheduled(
-            torch.optim.SGD(
-                self.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-            )
-        )
+        sgd = torch.optim.SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+        return cosine(self.trainer, sgd)

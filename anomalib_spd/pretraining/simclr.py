@@ -1,5 +1,7 @@
 """SimCLR with SPot-the-Difference."""
 
+from typing import Any
+
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import Lars
 from torch import Tensor
@@ -8,6 +10,7 @@ from anomalib_spd.augmentation import simclr_view
 from anomalib_spd.losses import nt_xent
 from anomalib_spd.pretraining.base import SPDPretraining
 from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.schedules import cosine
 
 
 class SimCLRSPD(SPDPretraining):
@@ -22,13 +25,9 @@ class SimCLRSPD(SPDPretraining):
         hidden: width of the projector's hidden layers; the repository's is 2048 for a ResNet-50.
         temperature: tau; the repository's is 0.1.
         warmup_epochs: in which the learning rate rises; the paper's are 10 of 100 and more.
-        backbone: see :class:`SPDPretraining`, as are all that follow.
-        pretrained: start from the backbone's weights.
-        eta: weight of the SPD term.
-        image_size: side of the views, pixels.
+        image_size: height and width of the views, pixels.
         learning_rate: at the start of the cosine.
-        momentum: of LARS.
-        weight_decay: on all weights.
+        **settings: see :class:`SPDPretraining`; the momentum is of LARS.
     """
 
     def __init__(
@@ -37,15 +36,11 @@ class SimCLRSPD(SPDPretraining):
         hidden: int = 2048,
         temperature: float = 0.1,
         warmup_epochs: int = 10,
-        backbone: str = "efficientnet_lite0_in1k",
-        pretrained: bool = True,
-        eta: float = 0.1,
         image_size: int = 224,
         learning_rate: float = 1.2,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        super().__init__(image_size=image_size, learning_rate=learning_rate, **settings)
         self.encoder.reset_classifier(0)
         self.projector = mlp([self.encoder.num_features, hidden, hidden, projection], last_norm=True)
         self.temperature = temperature
@@ -57,8 +52,8 @@ class SimCLRSPD(SPDPretraining):
         return [self.simclr_view(images), self.simclr_view(images)]
 
     def method_loss(self, z: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        """Return NT-Xent over the views of all processes."""
-        z_1, z_2 = (self.of_all_processes(each) for each in z)
+        """Return NT-Xent over the views of all ranks."""
+        z_1, z_2 = (self.gather_across_ranks(each) for each in z)
         return nt_xent(z_1, z_2, self.temperature)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -66,4 +61,5 @@ class SimCLRSPD(SPDPretraining):
         matrices = [each for each in self.parameters() if each.ndim > 1]
         vectors = [each for each in self.parameters() if each.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        return self.scheduled(Lars(groups, lr=self.learning_rate, momentum=self.momentum), self.warmup_epochs)
+        lars = Lars(groups, lr=self.learning_rate, momentum=self.momentum)
+        return cosine(self.trainer, lars, self.warmup_epochs)

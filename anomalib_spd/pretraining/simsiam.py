@@ -10,6 +10,7 @@ from anomalib_spd.augmentation import simsiam_view
 from anomalib_spd.losses import negative_cosine
 from anomalib_spd.pretraining.base import SPDPretraining
 from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.schedules import cosine
 
 
 class SimSiamSPD(SPDPretraining):
@@ -19,34 +20,26 @@ class SimSiamSPD(SPDPretraining):
     heads, loss and schedule. SPD as in its paper, on the projections; predictor and stop-gradient are SimSiam's alone.
 
     Departures: both views and those of SPD pass the encoder and the projector together, where SimSiam passes each view by
-    itself, so that batch norm cannot tell the groups apart.
+    itself, so that batch norm cannot distinguish the groups.
 
     Args:
         projection: width of the projections; the paper's is 2048.
         bottleneck: width of the predictor's hidden layer; the paper's is 512.
-        backbone: see :class:`SPDPretraining`, as are all that follow.
-        pretrained: start from the backbone's weights.
-        eta: weight of the SPD term.
-        image_size: side of the views, pixels.
+        image_size: height and width of the views, pixels.
         learning_rate: at the start of the cosine; the paper's is 0.05 for a batch of 256, in proportion; the predictor's
             stays constant.
-        momentum: of SGD.
-        weight_decay: on all weights.
+        **settings: see :class:`SPDPretraining`.
     """
 
     def __init__(
         self,
         projection: int = 2048,
         bottleneck: int = 512,
-        backbone: str = "efficientnet_lite0_in1k",
-        pretrained: bool = True,
-        eta: float = 0.1,
         image_size: int = 224,
         learning_rate: float = 0.05,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        super().__init__(image_size=image_size, learning_rate=learning_rate, **settings)
         self.encoder.reset_classifier(0)
         self.projector = mlp([self.encoder.num_features, projection, projection, projection], last_norm=True)
         self.predictor = mlp([projection, bottleneck, projection])
@@ -68,6 +61,5 @@ class SimSiamSPD(SPDPretraining):
             {"params": [*self.encoder.parameters(), *self.projector.parameters()]},
             {"params": [*self.predictor.parameters()], "constant": True},
         ]
-        return self.scheduled(
-            torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
-        )
+        sgd = torch.optim.SGD(groups, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+        return cosine(self.trainer, sgd)

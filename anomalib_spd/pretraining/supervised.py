@@ -1,6 +1,6 @@
 """Supervised pre-training with SPot-the-Difference."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,44 +16,29 @@ class SupervisedSPD(SPDPretraining):
     """Classification by cross-entropy, plus ``eta`` times SPD on the encoder's pooled features.
 
     SPD comes in two forms. ``cosine`` compares anchor, positive and negative as the paper's self-supervised arms do, a
-    departure from its supervised arm (section 3). ``classification`` is that arm's own: a second classifier tells the
-    negatives from the positives, and the anchors serve the log alone. Both work on the pooled features, as supervised
-    training has no projection head.
+    departure from its supervised arm (section 3). ``classification`` is that arm's own: a second classifier distinguishes
+    negatives from positives, and the anchors serve the log alone. Both work on the pooled features, as supervised training has
+    no projection head.
 
     Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. That the second
     classifier is one linear layer is ours.
 
     Args:
-        num_classes: of the data. The backbone's own classifier is kept where it has as many, else it starts anew.
-        backbone: see :class:`SPDPretraining`, as are all that follow.
-        pretrained: start from the backbone's weights.
-        eta: weight of the SPD term.
-        image_size: side of the views, pixels.
-        learning_rate: at the start of the cosine.
-        momentum: of SGD.
-        weight_decay: on all weights.
+        num_classes: of the data. The backbone's own classifier stays where it has as many, else a new one is trained.
         difference: form of the SPD term, ``cosine`` or ``classification``.
+        image_size: height and width of the views, pixels.
+        **settings: see :class:`SPDPretraining`.
 
     Raises:
         ValueError: for another form of the SPD term.
     """
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        backbone: str = "efficientnet_lite0_in1k",
-        pretrained: bool = True,
-        eta: float = 0.1,
-        image_size: int = 224,
-        learning_rate: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        difference: Difference = "cosine",
+        self, num_classes: int = 1000, difference: Difference = "cosine", image_size: int = 224, **settings: Any
     ) -> None:
-        super().__init__(backbone, pretrained, eta, image_size, learning_rate, momentum, weight_decay)
+        super().__init__(image_size=image_size, **settings)
         if difference not in get_args(Difference):
-            msg = f"`difference` is {' or '.join(get_args(Difference))}. Got {difference!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`difference` is {' or '.join(get_args(Difference))}. Got {difference!r}.")
         classifier = self.encoder.get_classifier()
         self.encoder.reset_classifier(0)
         if not isinstance(classifier, nn.Linear) or classifier.out_features != num_classes:
@@ -77,6 +62,6 @@ class SupervisedSPD(SPDPretraining):
         if self.difference_head is not None:
             logits_p, logits_n = self.difference_head(z_p), self.difference_head(z_n)
             loss = two_way_loss(logits_p, logits_n)
-            told = (logits_p.argmax(1) == 0).float().mean() + (logits_n.argmax(1) == 1).float().mean()
-            self.log("accuracy_spd", told / 2)
+            correct = (logits_p.argmax(1) == 0).float().mean() + (logits_n.argmax(1) == 1).float().mean()
+            self.log("accuracy_spd", correct / 2)
         return loss, sim_ap, sim_an

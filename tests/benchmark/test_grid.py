@@ -65,7 +65,6 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "cutswap": [8, 2, 3, 3],
             "memory_ablations": [16, 1, 3, 3],
             "memory_sorting": [3, 1, 3, 3],
-            "memory_spd": [4, 2, 3, 3],
             "parts_spd": [4, 2, 3, 3],
             "both_spd": [6, 2, 3, 3],
             "stages": [4, 2, 3, 3],

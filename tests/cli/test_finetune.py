@@ -156,9 +156,9 @@ def test_a_training_on_a_memory_ends_on_the_shelf(
     with (tmp_path / "remembering" / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
-    logged = {"loss", "loss_detection", "in_order", "learning_rate", "keep_blocks.1", "energy_blocks.2"}
+    logged = {"loss", "loss_spd", "ranking_accuracy", "learning_rate", "distillation_blocks.1", "mean_square_blocks.2"}
     assert logged <= set(rows[0])
-    assert all(float(row["loss_detection"]) > 0 for row in rows)
+    assert all(float(row["loss_spd"]) > 0 for row in rows)
     # its cycle has an end
     assert finetune(root, tmp_path, "remembering", "--trainer.max_steps", "5", recipe=MEMORY) == 1
     assert "belongs to one cycle of 3 steps, this run has 5. Give this run its own folder" in capsys.readouterr().err

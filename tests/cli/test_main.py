@@ -40,7 +40,6 @@ HEADS = {
     "simclr": {"projection": 8, "hidden": 16},
     "moco": {"projection": 8, "queue_size": 16},
     "dense": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
-    "memory": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
     "cross_image": {"layers": ["blocks.1", "blocks.2"], "frozen": ["conv_stem", "bn1", "blocks.0"]},
 }
 

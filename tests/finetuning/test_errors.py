@@ -90,7 +90,7 @@ def test_a_memory_is_of_other_images_so_one_is_not_enough(
     for path in sorted((own / "visa_pytorch/one/train/good").iterdir())[1:]:
         path.unlink()
     line = failing(capsys, own, tmp_path / "runs", "alone", recipe=MEMORY)
-    assert line.startswith("error: One image of a batch is looked at with the memory of another. Got batches of 1: ")
+    assert line.startswith("error: Images are compared with other images of their batch. Got batches of 1: ")
     assert "give more images or a larger --batch_size" in line
     assert "anomalib_spd/configs/finetune/cutswap.yaml" in line
     assert not (home / "alone").exists()
@@ -122,6 +122,6 @@ def test_a_loss_that_is_no_number_leaves_the_checkpoint_before(
     poison = f'--trainer.callbacks=[{{"class_path": "{__name__}.Poisoning", "init_args": {{"step": 4}}}}]'
     line = failing(capsys, root, tmp_path, "x", poison)
     assert line.startswith("error: The loss is nan (normal: ")
-    assert "The last checkpoint is of before" in line
+    assert "The last checkpoint was written before" in line
     assert all(each.isfinite().all() for each in weights(tmp_path, "x", 4).values())
     assert not (home / "x").exists()

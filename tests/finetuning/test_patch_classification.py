@@ -30,7 +30,7 @@ def small(**settings: Any) -> Any:
 def seeing(**settings: Any) -> tuple[Any, list[Tensor]]:
     """A model that takes the spots for salient; and what it looked at."""
     model = small(**settings)
-    return model, take_for_salient(model, (model.patch, model.scar), SPOTS)
+    return model, take_for_salient(model, model.local_augmentations, SPOTS)
 
 
 def changed(positive: Tensor, negative: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def maps_of(model: Any, images: Tensor) -> Tensor:
         maps.append(saliency)
         return positive
 
-    model.patch.forward = forward
+    model.local_augmentations[0].forward = forward
     model.views(images)
     return torch.stack(maps, 1)
 

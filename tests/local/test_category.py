@@ -1,4 +1,4 @@
-"""What a memory of other images is compared with, what is trained by it, and what stays."""
+"""Adaptation to a category: what the memory holds, what is compared with it, what is trained, and what stays."""
 
 import math
 from pathlib import Path
@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
+from anomalib_spd.augmentation import RandomCutPaste, RandomCutSwap, RandomCutSwapScar, RandomSmoothBlend
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.local import CategoryAdaptation
 from anomalib_spd.losses import local as losses
 from anomalib_spd.losses import patch_embedding
 from tests.finetuning.spots import SIDE, near, take_for_salient
+from tests.local.one_step import Box
+from tests.local.one_step import model_of as build
 
 # the first pixels of two spots of 3 x 3, of each level's map
 SPOTS = [((2, 2), (40, 40)), ((4, 40), (40, 6))]
 # the longest side of a swapped patch, pixels
 REACH = math.ceil((0.05 / 0.3) ** 0.5 * SIDE)
-PLACES = (SIDE // 4) ** 2  # of an image's map of blocks.1
+LOCATIONS = (SIDE // 4) ** 2  # of an image's map of blocks.1
 
 
 def noise(batch: int = 4) -> Tensor:
@@ -31,11 +33,8 @@ def noise(batch: int = 4) -> Tensor:
 
 
 def model_of(**settings: Any) -> Any:
-    """A small untrained one; no network is loaded to look for salience, unless it is asked for."""
-    torch.manual_seed(0)
-    layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
-    settings = {"backbone": "test_efficientnet", "pretrained": False, "clusters": 1, **layers, **settings}
-    return CategoryAdaptation(**settings)
+    """A small untrained one; no classifier is loaded, unless it is asked for."""
+    return build(CategoryAdaptation, **{"classifier": None, **settings})
 
 
 def step(model: Any, batch: int = 4) -> tuple[Tensor, dict[str, float]]:
@@ -67,7 +66,7 @@ def state_of(network: Any) -> dict[str, Tensor]:
     return {key: each.clone() for key, each in network.state_dict().items()}
 
 
-def changed(before: dict[str, Tensor], network: Any) -> set[str]:
+def moved_of(before: dict[str, Tensor], network: Any) -> set[str]:
     return {key for key, each in network.state_dict().items() if not torch.equal(each, before[key])}
 
 
@@ -75,11 +74,11 @@ def test_the_layers_that_are_read_are_trained_and_all_else_stays() -> None:
     model = model_of()
     before = state_of(model.encoder)
     train(model, 3)
-    moved = changed(before, model.encoder)
+    moved = moved_of(before, model.encoder)
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     read = {key for key in before if key.startswith(("blocks.1.", "blocks.2."))}
     assert moved == {key for key in read if not key.endswith(statistics)}
-    assert not changed(before, model.teacher)
+    assert not moved_of(before, model.teacher)
 
 
 def test_all_that_is_trained_has_a_gradient_and_is_given_to_the_optimiser() -> None:
@@ -97,7 +96,7 @@ def test_the_networks_stay_in_eval_mode() -> None:
     model = model_of()
     for mode in (True, False, True):
         assert model.train(mode) is model
-        assert model.training == model.changes.training == mode
+        assert model.training == model.perturbation.training == mode
         assert not any(module.training for network in (model.encoder, model.teacher) for module in network.modules())
 
 
@@ -124,7 +123,7 @@ def test_the_rate_goes_through_one_cycle() -> None:
 def test_without_detection_and_weight_decay_nothing_is_changed() -> None:
     model = model_of(eta=0.0, weight_decay=0.0)
     assert [logged["loss"] for logged in train(model, 4)] == [0] * 4
-    assert not changed(state_of(model.teacher), model.encoder)
+    assert not moved_of(state_of(model.teacher), model.encoder)
 
 
 def test_without_detection_the_encoder_ends_near_where_it_was() -> None:
@@ -134,39 +133,39 @@ def test_without_detection_the_encoder_ends_near_where_it_was() -> None:
         model = model_of(eta=eta)
         logged = train(model, 14)
         with torch.no_grad():
-            maps = [model._maps(each, noise()) for each in (model.encoder, model.teacher)]
+            maps = [model.features(each, noise()) for each in (model.encoder, model.teacher)]
         pairs = zip(*maps, strict=True)
         moved[eta] = max(float((one - two).square().mean() / two.square().mean()) for one, two in pairs)
         # the control says what it sees all the same
-        assert all(each["loss_detection"] > 0 for each in logged)
-    assert moved[0.0] < 0.1 * moved[1.0]
+        assert all(each["loss_spd"] > 0 for each in logged)
+    assert moved[0.0] < 0.2 * moved[1.0]
 
 
 def test_the_loss_is_its_terms() -> None:
     (loss, logged), (control_loss, control) = step(model_of(eta=0.3)), step(model_of(eta=0.0))
-    kept = (logged["keep_blocks.1"] + logged["keep_blocks.2"]) / 2
-    assert loss.item() == pytest.approx(kept + 0.3 * logged["loss_detection"], rel=1e-5)
-    assert control_loss.item() == pytest.approx(kept, abs=1e-9)
+    distillation = (logged["distillation_blocks.1"] + logged["distillation_blocks.2"]) / 2
+    assert loss.item() == pytest.approx(distillation + 0.3 * logged["loss_spd"], rel=1e-5)
+    assert control_loss.item() == pytest.approx(distillation, abs=1e-9)
     assert {**logged, "loss": 0} == {**control, "loss": 0}
-    assert kept < 1e-9  # of a student that is its teacher
-    assert logged["energy_blocks.1"] == pytest.approx(1, rel=1e-4)
-    assert 0 < logged["in_order"] < 1
+    assert distillation < 1e-9  # of a student that is its teacher
+    assert logged["mean_square_blocks.1"] == pytest.approx(1, rel=1e-4)
+    assert 0 < logged["ranking_accuracy"] < 1
 
 
-def test_a_student_that_left_its_teacher_is_drawn_back() -> None:
+def test_an_encoder_that_left_its_teacher_is_pulled_back() -> None:
     model = model_of(eta=0.0, learning_rate=3e-3)
     with torch.no_grad():
         for each in model.encoder.blocks[1].parameters():
             each.mul_(1.1)
     logged = train(model, 10)
-    assert logged[0]["keep_blocks.1"] > 1e-3
-    assert logged[-1]["keep_blocks.1"] < 0.5 * logged[0]["keep_blocks.1"]
+    assert logged[0]["distillation_blocks.1"] > 1e-3
+    assert logged[-1]["distillation_blocks.1"] < 0.5 * logged[0]["distillation_blocks.1"]
 
 
-def test_its_gradient_puts_changes_before_false_alarms() -> None:
+def test_its_gradient_ranks_perturbations_above_false_alarms() -> None:
     logged = train(model_of(learning_rate=3e-3), 12)
-    assert logged[-1]["loss_detection"] < 0.8 * logged[0]["loss_detection"]
-    assert logged[-1]["in_order"] > logged[0]["in_order"] + 0.05
+    assert logged[-1]["loss_spd"] < 0.8 * logged[0]["loss_spd"]
+    assert logged[-1]["ranking_accuracy"] > logged[0]["ranking_accuracy"] + 0.05
 
 
 class Recording:
@@ -194,38 +193,30 @@ def test_the_memory_is_of_other_images_than_the_changed_ones(batch: int, memory:
     model = model_of(memory=memory)
     loss, _ = step(model, batch)
     assert loss.isfinite()
-    ((shown, places, size),) = compared.calls
+    ((query, memorized, size),) = compared.calls
     assert tuple(size) == (SIDE, SIDE)
     number = batch // 2
     with torch.no_grad():
-        of_all = patch_embedding(model._maps(model.encoder, noise(batch)))
-    unit = sum(each.square().sum(1).mean() for each in model._maps(model.teacher, noise(batch)[:number])).sqrt()
-    remembered, queries = (
+        of_all = patch_embedding(model.features(model.encoder, noise(batch)))
+    unit = sum(each.square().sum(1).mean() for each in model.features(model.teacher, noise(batch)[:number])).sqrt()
+    of_memory, of_queries = (
         (each / unit).movedim(1, -1).flatten(0, 2) for each in of_all.split([number, batch - number])
     )
-    assert shown.shape == (batch - number, of_all.shape[1], SIDE // 4, SIDE // 4)
-    assert len(places) == min(memory, number * PLACES)
-    nearest, which = torch.cdist(places, remembered, compute_mode="donot_use_mm_for_euclid_dist").min(1)
+    assert query.shape == (batch - number, of_all.shape[1], SIDE // 4, SIDE // 4)
+    assert len(memorized) == min(memory, number * LOCATIONS)
+    nearest, which = torch.cdist(memorized, of_memory, compute_mode="donot_use_mm_for_euclid_dist").min(1)
     assert nearest.max() < 1e-4
-    assert len(which.unique()) == len(places)  # none is taken twice
-    assert {int(each) for each in which // PLACES} == set(range(number))  # and none is passed over
-    assert torch.cdist(places, queries, compute_mode="donot_use_mm_for_euclid_dist").min() > 1e-3
+    assert len(which.unique()) == len(memorized)  # none is taken twice
+    assert {int(each) for each in which // LOCATIONS} == set(range(number))  # and none is passed over
+    assert torch.cdist(memorized, of_queries, compute_mode="donot_use_mm_for_euclid_dist").min() > 1e-3
     # both learn
-    assert shown.requires_grad
-    assert places.requires_grad
+    assert query.requires_grad
+    assert memorized.requires_grad
 
 
 def test_what_is_marked_as_changed_is_what_was_changed_visibly(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, detection = model_of(), Recording(losses.detection_loss)
+    model, detection = model_of(local_augmentations=[Box()], num_perturbations=1), Recording(losses.detection_loss)
     monkeypatch.setattr(losses, "detection_loss", detection)
-
-    def change(images: Tensor) -> Tensor:
-        images = images.clone()
-        images[:, 1, 10:20, 30:50] += 0.04  # of one colour
-        images[:, :, 40:50, 30:50] += 0.02
-        return images
-
-    model._changed = change
     step(model)
     ((distance, mask, temperature),) = detection.calls
     assert distance.shape == (2, SIDE, SIDE)
@@ -240,11 +231,10 @@ def test_one_image_is_nobodys_memory() -> None:
         step(model_of(), 1)
 
 
-def test_images_that_are_not_changed_teach_nothing_of_detection() -> None:
-    model = model_of()
-    model._changed = lambda images: images
+def test_images_that_are_not_perturbed_teach_nothing_of_detection() -> None:
+    model = model_of(local_augmentations=[torch.nn.Identity()])
     loss, logged = step(model)
-    assert logged["loss_detection"] == 0
+    assert logged["loss_spd"] == 0
     loss.backward()
     assert all(each.grad.isfinite().all() for each in model.parameters() if each.requires_grad)
 
@@ -252,28 +242,41 @@ def test_images_that_are_not_changed_teach_nothing_of_detection() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     model = model_of()
     model.encoder.blocks[2].register_forward_hook(lambda module, inputs, output: output * float("nan"))
-    with pytest.raises(FloatingPointError, match=r"The loss is nan \(distillation: nan, detection: "):
+    with pytest.raises(FloatingPointError, match=r"The loss is nan \(distillation: nan, SPD: "):
         step(model)
 
 
-def test_so_many_changes_are_made_each_of_a_kind_that_is_drawn() -> None:
-    model = model_of(changes=("swap", "paste", "blend"), patches=3)
-    calls: list[int] = []
-    for number, each in enumerate(model.changes):
-        each.forward = lambda images, number=number: (calls.append(number), images + 0.01)[1]
+class Brighten(torch.nn.Module):
+    """A transform that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return images + 0.01
+
+
+def test_so_many_perturbations_are_made_each_by_a_transform_that_is_drawn() -> None:
+    transforms = [Brighten() for _ in range(4)]
+    model = model_of(local_augmentations=transforms, num_perturbations=3)
     images = noise()
     before = images.clone()
     for _ in range(30):
         first, second = model.views(images)
         torch.testing.assert_close(second, first + 0.03)
         assert torch.equal(first, before)
-    assert len(calls) == 90
-    assert set(calls) == set(range(7))
+    assert sum(each.calls for each in transforms) == 90
+    assert all(each.calls for each in transforms)
 
 
-@pytest.mark.parametrize("kind", ["swap", "paste", "blend"])
-def test_changes_are_local_and_stay_in_range(kind: str) -> None:
-    model = model_of(changes=[kind], patches=1)
+PASTES = [RandomCutPaste((0.0005, 0.01)), RandomSmoothBlend((0.0005, 0.02), sigma=2.0)]
+
+
+@pytest.mark.parametrize("transforms", [None, PASTES[:1], PASTES[1:]])
+def test_perturbations_are_local_and_stay_in_range(transforms: Any) -> None:
+    model = model_of(local_augmentations=transforms, num_perturbations=1)
     shares = []
     for _ in range(8):
         first, second = model.views(noise())
@@ -287,12 +290,12 @@ def test_changes_are_local_and_stay_in_range(kind: str) -> None:
 def seeing(**settings: Any) -> tuple[Any, list[Tensor]]:
     """A model that takes the spots for salient; and what it looked at."""
     model = model_of(**settings)
-    swaps = [each for each in model.changes if isinstance(each, RandomCutSwap | RandomCutSwapScar)]
+    swaps = [each for each in model.perturbation.transforms if isinstance(each, RandomCutSwap | RandomCutSwapScar)]
     return model, take_for_salient(model, swaps, SPOTS)
 
 
 def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None:
-    model, seen = seeing(patches=2)
+    model, seen = seeing(num_perturbations=2)
     drawn = torch.zeros(8, len(SPOTS), dtype=torch.bool)
     for _ in range(12):
         first, second = model.views(noise(8))
@@ -309,7 +312,7 @@ def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None
 
 
 def test_without_a_map_patches_lie_anywhere() -> None:
-    first, second = model_of(patches=1).views(noise(64))
+    first, second = model_of(num_perturbations=1).views(noise(64))
     where = (first != second).any(1)
     assert all((where & ~near(SPOTS[level], REACH)).any() for level in range(len(SPOTS)))
     # each part of the image is reached
@@ -317,7 +320,7 @@ def test_without_a_map_patches_lie_anywhere() -> None:
 
 
 def test_beside_swaps_other_changes_are_not_guided() -> None:
-    model, seen = seeing(changes=("swap", "paste", "blend"), patches=1)
+    model, seen = seeing(local_augmentations=[RandomCutSwap((0.0005, 0.01)), *PASTES], num_perturbations=1)
     outside = 0
     for _ in range(12):
         first, second = model.views(noise(4))
@@ -329,20 +332,16 @@ def test_beside_swaps_other_changes_are_not_guided() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"clusters": 1},
-        {"changes": ["paste"], "clusters": 4},
-        {"changes": ["blend", "paste"], "clusters": 4, "top": 300},
-    ],
+    [{"classifier": None}, {"classifier": "there is none of that name", "local_augmentations": PASTES}],
 )
-def test_no_classifier_is_loaded_where_none_looks(settings: dict[str, Any], home: Path) -> None:
-    model = model_of(classifier="there is none of that name", **settings)
+def test_no_classifier_is_loaded_where_none_guides(settings: dict[str, Any], home: Path) -> None:
+    model = model_of(**settings)
     assert model.saliency is None
     model.views(noise())
     assert not (home / ".saliency").exists()
 
 
-@pytest.mark.parametrize("settings", [{"clusters": 2}, {"clusters": 1, "top": 300, "changes": ["swap", "paste"]}])
+@pytest.mark.parametrize("settings", [{}, {"local_augmentations": [*PASTES, RandomCutSwapScar(top=300)]}])
 def test_elsewhere_one_is(settings: dict[str, Any], home: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="there is none of that name"):
         model_of(classifier="there is none of that name", **settings)
@@ -350,7 +349,7 @@ def test_elsewhere_one_is(settings: dict[str, Any], home: Path, tmp_path: Path) 
     model.views(noise())
     assert len(list((tmp_path / "maps").rglob("*.safetensors"))) == 4
     assert not (home / ".saliency").exists()
-    # neither trained nor kept, and where maps are kept is no setting of the run
+    # neither trained nor saved, and the folder of maps is no setting of the run
     assert {name.partition(".")[0] for name in model.state_dict()} == {"encoder", "teacher"}
     assert "saliency_cache" not in model.hparams
 
@@ -358,15 +357,14 @@ def test_elsewhere_one_is(settings: dict[str, Any], home: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"changes": []}, r"`changes` are some of \('swap', 'paste', 'blend'\)\. Got \[\]"),
-        ({"changes": ["swap", "cut"]}, r"`changes` are some of .* Got \['swap', 'cut'\]"),
-        ({"patches": 0}, "at least 1.* Got 0, 400 and 1.0"),
-        ({"memory": 0}, "at least 1.* Got 3, 0 and 1.0"),
-        ({"eta": -0.1}, "not negative. Got 3, 400 and -0.1"),
+        ({"local_augmentations": []}, r"`local_augmentations` are one transform or more.* Got \[\] and 3"),
+        ({"local_augmentations": ["RandomErasing(p=1.0)"]}, "are one transform or more, objects or in YAML class_path"),
+        ({"num_perturbations": 0}, "`num_perturbations` is at least 1.* and 0"),
+        ({"memory": 0}, "`memory` is at least 1. Got 0"),
+        ({"eta": -0.1}, "not negative. Got -0.1"),
         ({"layers": ("blocks.1", "blocks.9")}, r"no layer 'blocks\.9'"),
         ({"layers": ("blocks.2", "blocks.1")}, "from first to last"),
         ({"frozen": ("blocks.9",)}, r"no part 'blocks\.9'"),
-        ({"clusters": 0}, "`clusters` is 1 or more"),
     ],
 )
 def test_arguments_that_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -376,4 +374,4 @@ def test_arguments_that_are_refused(settings: dict[str, Any], message: str) -> N
 
 def test_a_layer_that_the_classifier_does_not_have_is_refused(home: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer 'blocks\.9'"):
-        model_of(classifier="small_b", clusters=2, saliency_layers=["blocks.9"])
+        model_of(classifier="small_b", saliency_layers=["blocks.9"])

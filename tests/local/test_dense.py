@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.backbones.layer_scales import rescale_layers
 from anomalib_spd.local import DenseSPD
-from tests.pretraining.one_step import learn, model_of, step_of
+from tests.local.one_step import learn, model_of, step_of
 
 IMAGES = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LAYERS = ("blocks.1", "blocks.2")
@@ -25,12 +25,12 @@ def _step(model: DenseSPD) -> tuple[Tensor, dict[str, float]]:
     return step_of(model, IMAGES)
 
 
-def test_the_layers_have_one_energy_and_the_network_says_what_it_said() -> None:
+def test_the_layers_have_equal_rms_and_the_network_says_what_it_said() -> None:
     model = _model()
     before = copy.deepcopy(model.encoder)
     _, logged = _step(model)
-    assert model.energies[0].item() == pytest.approx(model.energies[1].item(), rel=1e-4)
-    assert logged["energy_blocks.1"] == pytest.approx(logged["energy_blocks.2"], rel=0.2)
+    assert model.mean_square[0].item() == pytest.approx(model.mean_square[1].item(), rel=1e-4)
+    assert logged["mean_square_blocks.1"] == pytest.approx(logged["mean_square_blocks.2"], rel=0.2)
     for network in (model.encoder, model.teacher):
         with torch.no_grad():
             torch.testing.assert_close(network(IMAGES / 255), before(IMAGES / 255), rtol=1e-4, atol=1e-5)
@@ -42,21 +42,21 @@ def test_at_the_end_of_an_epoch_they_have_it_again() -> None:
     model = _model()
     _step(model)
     rescale_layers(model.encoder, {"blocks.1": 3.0})  # as if SPD had done it
-    model.sums.zero_()
+    model.mean_square_sums.zero_()
     _step(model)
     model.on_train_epoch_end()
-    assert not model.sums.any()
+    assert not model.mean_square_sums.any()
     _, logged = _step(model)
-    assert logged["energy_blocks.1"] == pytest.approx(logged["energy_blocks.2"], rel=1e-4)
-    # the same energy as before, not another one for both
-    assert logged["energy_blocks.1"] / model.energies[0].item() == pytest.approx(3.0, rel=0.3)
+    assert logged["mean_square_blocks.1"] == pytest.approx(logged["mean_square_blocks.2"], rel=1e-4)
+    # the same mean square as before, not another one for both
+    assert logged["mean_square_blocks.1"] == pytest.approx(3.0, rel=0.3)
 
 
 def test_without_it_the_layers_are_as_they_come() -> None:
-    model = _model(equalize=False)
+    model = _model(equalize_rms=False)
     before = {key: tensor.clone() for key, tensor in model.encoder.state_dict().items()}
     _step(model)
-    assert model.energies[0] != pytest.approx(model.energies[1].item(), rel=1e-2)
+    assert model.mean_square[0] != pytest.approx(model.mean_square[1].item(), rel=1e-2)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.encoder.state_dict().items())
 
 
@@ -75,12 +75,14 @@ def test_what_is_compared_is_what_detectors_read() -> None:
 
 def test_the_loss_is_its_terms_and_the_control_has_the_same_views() -> None:
     (loss, logged), (control_loss, control) = _step(_model(eta=0.3)), _step(_model(eta=0.0))
-    assert loss.item() == pytest.approx(logged["loss_dense"] + 0.3 * logged["loss_spd"], rel=1e-5)
-    assert control_loss.item() == pytest.approx(control["loss_dense"])
+    assert loss.item() == pytest.approx(logged["loss_distillation"] + 0.3 * logged["loss_spd"], rel=1e-5)
+    assert control_loss.item() == pytest.approx(control["loss_distillation"])
     assert {key: value for key, value in logged.items() if key != "loss"} == {
         key: value for key, value in control.items() if key != "loss"
     }
-    assert logged["loss_dense"] == pytest.approx((logged["keep_blocks.1"] + logged["keep_blocks.2"]) / 2)
+    assert logged["loss_distillation"] == pytest.approx(
+        (logged["distillation_blocks.1"] + logged["distillation_blocks.2"]) / 2
+    )
 
 
 def test_batch_norm_and_the_first_layers_stay() -> None:
@@ -104,11 +106,11 @@ def test_all_that_is_trained_has_a_gradient() -> None:
     assert not any(module.training for module in [*model.encoder.modules(), *model.teacher.modules()])
 
 
-def test_the_gradient_puts_places_in_order() -> None:
+def test_the_gradient_ranks_perturbed_locations_first() -> None:
     model = _model(eta=10.0)
     first, logged = learn(model, IMAGES)
     assert logged["loss_spd"] < first["loss_spd"] - 0.01
-    assert logged["in_order"] > first["in_order"]
+    assert logged["ranking_accuracy"] > first["ranking_accuracy"]
 
 
 class _Unmoved(nn.Module):
@@ -120,7 +122,7 @@ def test_negatives_differ_where_the_mask_says() -> None:
     model = _model()
     model.noise, model.move = nn.Identity(), _Unmoved()  # type: ignore[assignment]
     torch.manual_seed(2)
-    anchor, positive, negative, mask = model._pairs(IMAGES.float() / 255)
+    anchor, positive, negative, mask = model.views_and_mask(IMAGES.float() / 255)
     assert anchor.shape == positive.shape == negative.shape == (4, 3, 64, 64)
     assert mask.shape == (4, 1, 64, 64)
     assert 0 < mask.mean() < 0.4
@@ -135,7 +137,7 @@ def test_the_mask_moves_with_the_negative() -> None:
     grey[:, :, ::2] = 0.6  # what is cut out and turned shows
     for seed in range(4):
         torch.manual_seed(seed)
-        _, positive, negative, mask = model._pairs(grey)
+        _, positive, negative, mask = model.views_and_mask(grey)
         assert not torch.equal(positive, negative)
         assert set(mask.unique().tolist()) <= {0.0, 1.0}
         assert all(view.min() >= 0 and view.max() <= 1 for view in (positive, negative))
@@ -147,6 +149,6 @@ def test_a_layer_that_is_not_there_is_refused() -> None:
         _model(layers=("blocks.1", "blocks.9"))
 
 
-def test_an_architecture_whose_layers_cannot_be_brought_to_one_energy_is_refused_at_once() -> None:
+def test_an_architecture_whose_layers_cannot_be_brought_to_equal_rms_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="Cannot scale the layers of ResNet"):
         DenseSPD(backbone="resnet18", pretrained=False, layers=("layer1", "layer2"), frozen=("conv1",))

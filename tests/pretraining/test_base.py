@@ -1,6 +1,5 @@
 """What all methods share, by way of the supervised one."""
 
-import math
 import warnings
 from types import SimpleNamespace
 
@@ -101,34 +100,13 @@ def test_a_checkpoint_is_the_encoder_and_the_head() -> None:
 def test_a_collapse_is_told_once_with_what_to_do() -> None:
     model = _model()
     with pytest.warns(UserWarning, match="the training has collapsed. Start again with a smaller learning rate"):
-        model._spread(torch.ones(4, 16) + 1e-6 * torch.randn(4, 16))
+        model._standard_deviation(torch.ones(4, 16) + 1e-6 * torch.randn(4, 16))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model._spread(torch.ones(4, 16))
+        model._standard_deviation(torch.ones(4, 16))
         # what is healthy is no collapse, and neither is a batch of one, of which nothing can be told
-        _model()._spread(torch.randn(64, 16))
-        _model()._spread(torch.randn(1, 16))
-
-
-@pytest.mark.parametrize("warmup_epochs", [0, 2])
-def test_the_schedule_rises_and_falls_and_leaves_constant_groups_alone(warmup_epochs: int) -> None:
-    model = _model()
-    model._trainer = SimpleNamespace(estimated_stepping_batches=40, max_epochs=10)
-    weights = [torch.zeros(1, requires_grad=True) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:], "constant": True}], lr=0.5)
-    schedule = model.scheduled(optimizer, warmup_epochs)["lr_scheduler"]["scheduler"]
-    rates = []
-    for _ in range(40):
-        rates.append(optimizer.param_groups[0]["lr"])
-        assert optimizer.param_groups[1]["lr"] == 0.5
-        optimizer.step()
-        schedule.step()
-    warmup = 4 * warmup_epochs
-    expected = [0.5 * (step + 1) / warmup for step in range(warmup)]
-    rest = range(40 - warmup)
-    expected += [0.25 * (1 + math.cos(math.pi * step / len(rest))) for step in rest]
-    assert rates == pytest.approx(expected)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+        _model()._standard_deviation(torch.randn(64, 16))
+        _model()._standard_deviation(torch.randn(1, 16))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_what_to_do() -> None:

@@ -63,7 +63,7 @@ class Poisoning(Callback):
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(labelled_images: Path, tmp_path: Path) -> None:
     poisoned = arguments(labelled_images, tmp_path, "supervised", 0, callback(f"{__name__}.Poisoning", 4))
-    with pytest.raises(FloatingPointError, match="The last checkpoint is of before: go on from it"):
+    with pytest.raises(FloatingPointError, match="The last checkpoint was written before: resume from it"):
         main(poisoned)
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4

@@ -157,7 +157,7 @@ def test_moco_contrasts_queries_with_keys_against_the_queue(monkeypatch: pytest.
     ("settings", "message"),
     [
         ({"key_momentum": 1.0}, r"`key_momentum` lies within \[0, 1\)"),
-        ({"queue_size": 0}, "`queue_size` is the number of keys"),
+        ({"queue_size": 0}, "`queue_size` is the number of keys in the queue"),
     ],
 )
 def test_what_moco_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -1,7 +1,6 @@
 """The classifier that the supervised method starts from."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,18 +103,6 @@ def test_its_gradient_separates_them() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
-
-
-def test_a_run_from_before_the_choice_goes_on_with_the_default_alone() -> None:
-    before = {name: value for name, value in dict(small().hparams).items() if name != "difference"}
-    for form, refused in (("cosine", False), ("classification", True)):
-        model = small(difference=form)
-        model._trainer = SimpleNamespace(default_root_dir="runs/old")
-        if refused:
-            with pytest.raises(ValueError, match="difference: 'cosine' then, 'classification' now"):
-                model.on_load_checkpoint({"hyper_parameters": before})
-        else:
-            model.on_load_checkpoint({"hyper_parameters": before})
 
 
 def test_the_command_takes_the_form(labelled_images: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The classifiers whose saliency guides the swaps."""
+"""Saliency maps of a classifier, for trainings whose transforms they guide."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from anomalib_spd.saliency import LayerCAM, SaliencyCache
 
 
 def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path | str | None = None) -> SaliencyCache:
-    """Return what computes, or has kept, the maps of a pretrained classifier.
+    """Return what computes, or reads from disk, the saliency maps of a pretrained classifier.
 
     Args:
-        name: of the classifier, on the shelf or in timm.
-        layers: one map each; by default the last of each stride, which are 2, 4, 8, 16 and 32 of most, and the poolings
-            of a VGG, the paper's.
+        name: of the classifier, in the registry or in timm.
+        layers: one map each; by default the last layer of each stride, which are 2, 4, 8, 16 and 32 of most networks, and
+            the poolings of a VGG, the paper's.
         folder: of the maps; by default ``saliency`` among the package's caches.
 
     Returns:
@@ -45,25 +45,25 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
     return SaliencyCache(folder or cache_folder("saliency"), LayerCAM(classifier, layers))
 
 
-def maps_of(saliency: SaliencyCache, images: Tensor) -> Tensor:
-    """Return the maps of every level ``(B, L, H, W)`` of normalised images ``(B, 3, H, W)``.
+def saliency_maps(saliency: SaliencyCache, images: Tensor) -> Tensor:
+    """Return the maps of every layer ``(B, L, H, W)`` of normalized images ``(B, 3, H, W)``.
 
-    One by one, and as precise as they are kept: an image's maps depend on it alone, whatever run asks for them first.
+    Images are passed one by one, and in float32: an image's maps depend on it alone, whatever run asks for them first.
     """
     with torch.autocast(images.device.type, enabled=False), _one_thread():
         return torch.cat([saliency(image[None]) for image in images])
 
 
-def drawn_maps(saliency: SaliencyCache, images: Tensor) -> Tensor:
-    """Return a map of each of the normalised images ``(B, 3, H, W)``, of a level drawn for each, ``(B, H, W)``."""
-    maps = maps_of(saliency, images)
-    drawn = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
-    return maps[torch.arange(len(maps), device=maps.device), drawn]
+def draw_saliency_maps(saliency: SaliencyCache, images: Tensor) -> Tensor:
+    """Return one map of each normalized image ``(B, 3, H, W)``, of a layer drawn for each, ``(B, H, W)``."""
+    maps = saliency_maps(saliency, images)
+    layers = torch.randint(maps.shape[1], (len(maps),), device=maps.device)
+    return maps[torch.arange(len(maps), device=maps.device), layers]
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread of the CPU: with several, the last bits of maps were not the same in every process."""
+    """Compute on one CPU thread: with several, the last bits of maps were not the same in every process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from timm.models import VGG, vgg
 
 from anomalib_spd.backbones import add
-from anomalib_spd.finetuning import classifiers
-from anomalib_spd.finetuning.classifiers import drawn_maps, maps_of, saliency_cache
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS
+from anomalib_spd.training import saliency as classifiers
+from anomalib_spd.training.saliency import draw_saliency_maps, saliency_cache, saliency_maps
 from tests.benchmark.grids import add_to_registry
 
 STAGES = tuple(f"blocks.{stage}" for stage in range(5))
@@ -77,9 +77,9 @@ def test_damaged_maps_are_computed_again(home: Path) -> None:
 def test_what_cannot_look_is_refused(home: Path, tmp_path: Path) -> None:
     features = timm.create_model("test_efficientnet", num_classes=0).state_dict()
     torch.save({f"encoder.{name}": each for name, each in features.items()}, tmp_path / "features.pth")
-    add("tiny_features", tmp_path / "features.pth", "test_efficientnet")
-    with pytest.raises(ValueError, match=r"'tiny_features' has no classifier.*Give one that has"):
-        saliency_cache("tiny_features")
+    add("small_features", tmp_path / "features.pth", "test_efficientnet")
+    with pytest.raises(ValueError, match=r"'small_features' has no classifier.*Give one that has"):
+        saliency_cache("small_features")
     with pytest.raises(ValueError, match=r"EfficientNet has no layer 'blocks\.7'. Near it: blocks\."):
         saliency_cache("small_b", ["blocks.7"])
     with pytest.raises(RuntimeError, match=r"Unknown model \(nonsense\)"):
@@ -104,7 +104,7 @@ def test_maps_of_a_batch_are_those_of_each_image_on_one_thread() -> None:
     try:
         torch.set_num_threads(2)
         with torch.autocast("cpu", torch.bfloat16):
-            maps = maps_of(cast(Any, saliency), images(4))
+            maps = saliency_maps(cast(Any, saliency), images(4))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -120,7 +120,7 @@ def test_each_image_is_given_a_map_of_its_own_of_a_level_that_is_drawn() -> None
 
     batch, drawn = images(5), []
     for _ in range(40):
-        maps = drawn_maps(cast(Any, saliency), batch)
+        maps = draw_saliency_maps(cast(Any, saliency), batch)
         assert maps.shape == (5, 64, 64)
         level = ((maps - batch[:, 0]) / 100).mean((1, 2)).round()
         torch.testing.assert_close(maps, batch[:, 0] + 100 * level.view(5, 1, 1))

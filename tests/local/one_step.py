@@ -1,17 +1,27 @@
-"""A dense method on a tiny network, and one step of it outside a trainer."""
+"""A local training on a small network, and one step of it outside a trainer."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Box(nn.Module):
+    """A transform of ours: makes a box of every image brighter, and another one a little."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.clone()
+        images[:, 1, 10:20, 30:50] += 0.04  # of one color
+        images[:, :, 40:50, 30:50] += 0.02
+        return images
 
 
 def model_of(method: type, **settings: Any) -> Any:
-    """The method on a tiny network, the same weights each time."""
+    """The method on a small network, the same weights each time."""
     torch.manual_seed(0)
     layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
-    model = method(backbone="test_efficientnet", pretrained=False, **{**layers, **settings})
+    model = method(**{"backbone": "test_efficientnet", "pretrained": False, **layers, **settings})
     model._trainer = SimpleNamespace(world_size=1)
     return model
 
