@@ -13,7 +13,6 @@ from anomalib_spd.cli.main import COMMANDS, main
 from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.version import __version__
-from tests.conftest import REPOSITORY
 
 RECIPES = {
     f"{method}_spd{variant}": [f"pretrain/{method}_spd.yaml", *overlay]
@@ -24,8 +23,6 @@ RECIPES = {
         ("_imagenet", [f"pretrain/{method}_spd_imagenet.yaml"]),
     )
 }
-# recipes of experiments alone
-RECIPES["memory_spd"] = [str(REPOSITORY / "configs" / "pretrain" / "memory_spd.yaml")]
 
 
 def recipe(name: str) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from anomalib_spd.local import DenseSPD
+from anomalib_spd.local import LocalSPD
 
 
 class FirstStep(Callback):
@@ -24,7 +24,7 @@ class FirstStep(Callback):
             own = {"SimSiamSPD": 2, "SimCLRSPD": 2, "MoCoSPD": 1, "SupervisedSPD": 1}[type(module).__name__]
             return [_turned(images, times) for times in range(own + 3)]
 
-        if isinstance(pl_module, DenseSPD):  # its views come with a mask of what differs
+        if isinstance(pl_module, LocalSPD):  # its views come with a mask of what differs
             return
         pl_module.views = MethodType(views, pl_module)
         if hasattr(pl_module, "moco_view"):

@@ -15,8 +15,8 @@ from anomalib_spd.config_files import find_config
 from tests.cli.test_main import HEADS, RECIPES, data_of
 from tests.conftest import REPOSITORY
 
-# these draw places to compare, each process of its own
-DENSE = {"dense", "memory", "cross_image"}
+# these draw locations to compare, each process of its own
+DENSE = {"dense", "cross_image"}
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,6 @@ def stopping(step: int) -> tuple[str, ...]:
         ("simclr", (1, 5), 0),
         ("supervised", (6,), 0),
         ("dense", (2, 5), 0),
-        ("memory", (4,), 0),
         ("cross_image", (2, 7), 1),
         ("simsiam", (5,), 2),
     ],
@@ -105,7 +104,7 @@ def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, 
 
 
 def test_another_batch_size_goes_on_with_the_epoch(labelled_images: Path, tmp_path: Path) -> None:
-    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense", "memory", "cross_image"}
+    assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense", "cross_image"}
     with pytest.raises(RuntimeError, match="power cut"):
         main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(5)))
     more = ("--data.init_args.batch_size", "6", "--trainer.max_epochs", "4")

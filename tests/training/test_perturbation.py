@@ -12,16 +12,15 @@ from anomalib_spd.augmentation import RandomCutSwap
 from anomalib_spd.cli.main import main
 from anomalib_spd.local import DenseSPD
 from anomalib_spd.training.perturbation import Perturbation
-from tests.cli.test_main import RECIPES, _small
+from tests.cli.test_main import _small, recipe
 from tests.finetuning.small import MEMORY, RECIPE, finetune
 
-ERASING = '[{class_path: kornia.augmentation.RandomErasing, init_args: {scale: [0.02, 0.1], p: 1.0}}]'
-CRACK = '[{class_path: anomalib_spd.augmentation.RandomCrack}, {class_path: kornia.augmentation.RandomErasing}]'
+ERASING = "[{class_path: kornia.augmentation.RandomErasing, init_args: {scale: [0.02, 0.1], p: 1.0}}]"
+CRACK = "[{class_path: anomalib_spd.augmentation.RandomCrack}, {class_path: kornia.augmentation.RandomErasing}]"
 
 
 def pretrain(images: Path, folder: Path, method: str, *more: str) -> int:
-    recipe = next(path for path in RECIPES if path.stem == f"{method}_spd")
-    return main(["pretrain", "--config", str(recipe), *_small(images, folder, *more, method=method.split("_")[0])])
+    return main(["pretrain", *recipe(f"{method}_spd"), *_small(images, folder, *more, method=method)])
 
 
 @pytest.mark.parametrize("method", ["supervised", "dense", "cross_image"])
@@ -33,10 +32,10 @@ def test_pre_training_takes_transforms_from_yaml(
     assert pretrain(labelled_images, tmp_path, method, *more) == 0
 
 
-@pytest.mark.parametrize("recipe", [MEMORY, RECIPE])
-def test_fine_tuning_takes_transforms_from_yaml(recipe: Path, root: Path, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", [MEMORY, RECIPE])
+def test_fine_tuning_takes_transforms_from_yaml(file: Path, root: Path, home: Path, tmp_path: Path) -> None:
     more = (f"--model.init_args.local_augmentations={CRACK}", "--trainer.fast_dev_run", "true")
-    assert finetune(root, tmp_path, "x", *more, recipe=recipe) == 0
+    assert finetune(root, tmp_path, "x", *more, recipe=file) == 0
 
 
 def test_what_is_no_transform_is_refused_from_yaml(
@@ -54,7 +53,6 @@ def test_a_run_resumes_with_the_same_transforms_alone(labelled_images: Path, tmp
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     settings = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["local_augmentations"]
     assert settings[0]["class_path"] == "kornia.augmentation.RandomErasing"
-    # steps are refused first, as one cycle has its length; settings before
     with pytest.raises(ValueError, match=r"other settings \(local_augmentations: .*RandomErasing.* then, None now"):
         pretrain(labelled_images, tmp_path, "dense", "--trainer.max_epochs", "1")
     assert pretrain(labelled_images, tmp_path, "dense", given, "--trainer.max_epochs", "1") == 0

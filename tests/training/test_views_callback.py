@@ -11,7 +11,7 @@ from anomalib_spd.training.views_callback import ViewsPicture
 
 
 def test_a_column_is_an_image_a_row_a_view_and_no_draw_is_used_up(tmp_path: Path) -> None:
-    model = SimSiamSPD(16, 8, "test_efficientnet", pretrained=False, image_size=32)
+    model = SimSiamSPD(16, 8, backbone="test_efficientnet", pretrained=False, image_size=32)
     trainer = SimpleNamespace(
         global_step=0,
         is_global_zero=True,

@@ -1,4 +1,4 @@
-"""The losses against their naive forms."""
+"""The losses on maps against their naive forms and PatchCore."""
 
 import math
 from typing import Any
@@ -13,112 +13,12 @@ from anomalib_spd.losses import (
     anomaly_map,
     detection_loss,
     distillation,
-    info_nce,
     localization_loss,
     memory_distance,
-    negative_cosine,
-    nt_xent,
     patch_distance,
     patch_embedding,
-    spd_loss,
-    two_way_loss,
 )
-
-
-def test_spd_loss_equals_the_naive_form() -> None:
-    torch.manual_seed(0)
-    z_a, z_p, z_n = torch.randn(3, 7, 5, dtype=torch.float64)
-    naive = 0.0
-    for a, p, n in zip(z_a.tolist(), z_p.tolist(), z_n.tolist(), strict=True):
-
-        def sim(u: list[float], v: list[float]) -> float:
-            return sum(x * y for x, y in zip(u, v, strict=True)) / (math.hypot(*u) * math.hypot(*v))
-
-        naive += (sim(a, n) - sim(a, p)) / 7
-    loss, sim_ap, sim_an = spd_loss(z_a, z_p, z_n)
-    assert loss.item() == pytest.approx(naive, abs=1e-12)
-    assert loss.item() == pytest.approx((sim_an - sim_ap).item())
-
-
-def test_spd_loss_range_and_descent() -> None:
-    z = torch.eye(4)
-    assert spd_loss(z, z, z)[0] == 0
-    assert spd_loss(z, z, -z)[0] == -2
-    assert spd_loss(z, -z, z)[0] == 2
-    torch.manual_seed(0)
-    z_a, z_p, z_n = (torch.randn(8, 16, requires_grad=True) for _ in range(3))
-    before = spd_loss(z_a, z_p, z_n)[0]
-    before.backward()
-    with torch.no_grad():
-        after = spd_loss(*(z - 0.5 * z.grad for z in (z_a, z_p, z_n)))[0]
-    assert after < before
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def sim(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).sum() / (u.norm() * v.norm())
-
-
-def same_with_gradients(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
-    pairs = zip(*(torch.autograd.grad(each, inputs) for each in (ours, theirs)), strict=True)
-    for of_ours, of_theirs in pairs:
-        torch.testing.assert_close(of_ours, of_theirs, rtol=0, atol=1e-9)
-
-
-def test_two_way_loss_equals_the_naive_form() -> None:
-    logits_p, logits_n = random(5, 2), random(5, 2)
-    terms = []
-    for p, n in zip(logits_p, logits_n, strict=True):
-        terms += [-(p[0].exp() / p.exp().sum()).log(), -(n[1].exp() / n.exp().sum()).log()]
-    same_with_gradients(two_way_loss(logits_p, logits_n), torch.stack(terms).mean(), [logits_p, logits_n])
-    assert two_way_loss(logits_p * 0, logits_n * 0).item() == pytest.approx(math.log(2))
-    # the second column says perturbed
-    sure = torch.tensor([[9.0, -9.0]])
-    assert two_way_loss(sure, sure.flip(1)) < 1e-6
-    assert two_way_loss(sure.flip(1), sure) > 17
-
-
-def test_negative_cosine_equals_the_naive_form_and_stops_the_gradient() -> None:
-    p, z = random(6, 5), random(6, 5)
-    naive = -torch.stack([sim(u, v.detach()) for u, v in zip(p, z, strict=True)]).mean()
-    same_with_gradients(negative_cosine(p, z), naive, [p])
-    assert torch.autograd.grad(negative_cosine(p, z), z, allow_unused=True) == (None,)
-
-
-def test_info_nce_equals_the_naive_form_and_stops_the_gradient_of_keys() -> None:
-    q, k, queue = random(4, 5), random(4, 5), random(7, 5)
-    terms = []
-    for u, v in zip(q, k.detach(), strict=True):
-        positive = (sim(u, v) / 0.2).exp()
-        terms.append(-(positive / (positive + sum((sim(u, n) / 0.2).exp() for n in queue.detach()))).log())
-    same_with_gradients(info_nce(q, k, queue, 0.2), torch.stack(terms).mean(), [q])
-    assert torch.autograd.grad(info_nce(q, k, queue, 0.2), (k, queue), allow_unused=True) == (None, None)
-
-
-def test_nt_xent_equals_the_naive_form() -> None:
-    z_1, z_2 = random(4, 5), random(4, 5)
-    z = [*z_1, *z_2]
-    terms = []
-    for i, u in enumerate(z):
-        others = [(sim(u, v) / 0.5).exp() for k, v in enumerate(z) if k != i]
-        terms.append(-((sim(u, z[(i + 4) % 8]) / 0.5).exp() / sum(others)).log())
-    same_with_gradients(nt_xent(z_1, z_2, 0.5), torch.stack(terms).mean(), [z_1, z_2])
-
-
-def test_losses_equal_lightlys() -> None:
-    losses = pytest.importorskip("lightly.loss", reason="compares with lightly: pip install lightly")
-    p, z, z_1, z_2 = (random(16, 8) for _ in range(4))
-    same_with_gradients(negative_cosine(p, z), losses.NegativeCosineSimilarity()(p, z.detach()), [p])
-    same_with_gradients(nt_xent(z_1, z_2, 0.1), losses.NTXentLoss(temperature=0.1)(z_1, z_2), [z_1, z_2])
-    theirs = losses.NTXentLoss(temperature=0.2, memory_bank_size=(32, 8))
-    theirs.memory_bank.bank = torch.nn.functional.normalize(torch.randn(32, 8, dtype=torch.float64), dim=1)
-    theirs.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
-    queue = theirs.memory_bank.bank.clone()
-    same_with_gradients(info_nce(p, z, queue, 0.2), theirs(p, z.detach()), [p])
+from tests.losses.naive import random, same_with_gradients
 
 
 def test_patch_distance_is_patchcores_map_with_the_positive_for_a_memory_bank() -> None:
@@ -157,10 +57,10 @@ def test_localization_loss_of_all_pairs() -> None:
     changed = torch.zeros(2, 1, 20, 20, dtype=torch.float64)
     changed[:, :, 4:9, 4:9] = 1
     distance = torch.where(changed[:, 0] > 0, 3.0, 2.0).double()
-    loss, in_order = localization_loss(distance, changed, temperature=0.5)
+    loss, ranking_accuracy = localization_loss(distance, changed, temperature=0.5)
     expected = 0.5 * math.log1p(math.exp((math.log(2) - math.log(3)) / 0.5))
     assert loss.item() == pytest.approx(expected, abs=1e-9)
-    assert in_order == 1
+    assert ranking_accuracy == 1
     # only ratios count
     assert localization_loss(7 * distance, changed, temperature=0.5)[0].item() == pytest.approx(expected, abs=1e-9)
     assert localization_loss(1 / distance, changed, temperature=0.5)[1] == 0
@@ -173,9 +73,9 @@ def test_half_of_the_unchanged_places_lie_beside_a_change() -> None:
     near = F.max_pool2d(changed, 7, 1, 3)[:, 0] - changed[:, 0]
     # pairs with a place beside it are out of order, all others in order
     distance = 2 + 2 * near - changed[:, 0] * 0 + 1 * changed[:, 0]
-    _, in_order = localization_loss(distance, changed, temperature=0.2, beside=3, pairs=2000)
+    _, ranking_accuracy = localization_loss(distance, changed, temperature=0.2, rim=3, pairs=2000)
     share = near.sum() / (1 - changed).sum()
-    assert 1 - in_order.item() == pytest.approx(0.5 + 0.5 * share.item(), abs=0.04)
+    assert 1 - ranking_accuracy.item() == pytest.approx(0.5 + 0.5 * share.item(), abs=0.04)
 
 
 def test_images_without_a_change_count_for_nothing() -> None:
@@ -188,27 +88,27 @@ def test_images_without_a_change_count_for_nothing() -> None:
     loss.backward()
     assert distance.grad is not None
     assert [bool(each.any()) for each in distance.grad] == [True, False, False]
-    nothing, in_order = localization_loss(distance, torch.zeros(3, 1, 16, 16), temperature=0.2)
-    assert (nothing.item(), in_order.item()) == (0, 1)
+    nothing, ranking_accuracy = localization_loss(distance, torch.zeros(3, 1, 16, 16), temperature=0.2)
+    assert (nothing.item(), ranking_accuracy.item()) == (0, 1)
 
 
 def test_the_distillation_equals_the_naive_form() -> None:
     shapes = [(2, 5, 4, 3), (2, 7, 2, 2)]
-    maps, taught = [random(*shape) for shape in shapes], [random(*shape).detach() for shape in shapes]
-    energies, terms = [], []
-    for each, target in zip(maps, taught, strict=True):
+    maps, teacher_maps = [random(*shape) for shape in shapes], [random(*shape).detach() for shape in shapes]
+    mean_squares, terms = [], []
+    for each, target in zip(maps, teacher_maps, strict=True):
         places = [(image, y, x) for image in range(2) for y in range(each.shape[2]) for x in range(each.shape[3])]
-        energies.append(sum(target[i, :, y, x].norm() ** 2 for i, y, x in places) / len(places))
+        mean_squares.append(sum(target[i, :, y, x].norm() ** 2 for i, y, x in places) / len(places))
         squares = sum((each[i, :, y, x] - target[i, :, y, x]).norm() ** 2 for i, y, x in places)
-        terms.append(squares / len(places) / energies[-1])
-    naive, ours = torch.stack(terms), distillation(maps, taught, torch.stack(energies))
+        terms.append(squares / len(places) / mean_squares[-1])
+    naive, ours = torch.stack(terms), distillation(maps, teacher_maps, torch.stack(mean_squares))
     torch.testing.assert_close(ours, naive, rtol=0, atol=1e-9)
     weights = torch.tensor([0.3, 2.0], dtype=torch.float64)  # of each layer, lest one hide the other
     same_with_gradients((weights * ours).sum(), (weights * naive).sum(), maps)
     # nothing is as far from the teacher as the teacher from nothing
-    gone = distillation([0 * each for each in maps], taught, torch.stack(energies))
+    gone = distillation([0 * each for each in maps], teacher_maps, torch.stack(mean_squares))
     assert gone.tolist() == pytest.approx([1, 1])
-    assert not distillation(taught, taught, torch.stack(energies)).any()
+    assert not distillation(teacher_maps, teacher_maps, torch.stack(mean_squares)).any()
 
 
 def patchcore(layers: int) -> Any:
@@ -284,7 +184,7 @@ def batch(*kinds: str) -> tuple[Tensor, Tensor]:
     return distance, changed
 
 
-def expected_detection(distance: Tensor, changed: Tensor, hardest: float, beside: int) -> tuple[float, float]:
+def expected_detection(distance: Tensor, changed: Tensor, hardest: float, rim_width: int) -> tuple[float, float]:
     """What the loss is on average, and the share in order, from all pairs that can be drawn."""
     found, rims, alarms = [], [], []
     for values, mask in zip(distance.tolist(), changed[:, 0].tolist(), strict=True):
@@ -294,7 +194,7 @@ def expected_detection(distance: Tensor, changed: Tensor, hardest: float, beside
             for x in range(SIDE):
                 if mask[y][x]:
                     mine.append(values[y][x])
-                elif any(abs(y - v) <= beside and abs(x - u) <= beside for v, u in spots):
+                elif any(abs(y - v) <= rim_width and abs(x - u) <= rim_width for v, u in spots):
                     rim.append(values[y][x])
                 else:
                     far.append(values[y][x])
@@ -315,12 +215,12 @@ def expected_detection(distance: Tensor, changed: Tensor, hardest: float, beside
 def test_detection_loss_is_the_mean_of_all_pairs(kinds: tuple[str, ...]) -> None:
     distance, changed = batch(*kinds)
     distance[0] *= 3  # its false alarms are those of the others too
-    settings: Any = {"hardest": 0.1, "beside": 3}
+    settings: Any = {"hardest": 0.1, "rim": 3}
     draws = [torch.stack(detection_loss(distance, changed, TAU, **settings, pairs=64)) for _ in range(100)]
     error = torch.stack(draws).std(0) / 100**0.5
     assert (error < 0.02).all()  # so that what follows says something
     mean = torch.stack(draws).mean(0)
-    expected = torch.tensor(expected_detection(distance, changed, **settings)).double()
+    expected = torch.tensor(expected_detection(distance, changed, settings["hardest"], settings["rim"])).double()
     assert ((mean - expected).abs() < 4 * error).all(), (mean, expected, error)
 
 
@@ -336,14 +236,14 @@ def test_only_ratios_of_distances_to_a_memory_count() -> None:
 def test_what_stands_out_costs_nothing_and_what_does_not_is_mended() -> None:
     _, changed = batch("spot", "spot")
     order = torch.where(changed[:, 0] > 0, 50.0, 1.0).double()
-    loss, in_order = detection_loss(order, changed, TAU)
+    loss, ranking_accuracy = detection_loss(order, changed, TAU)
     assert 0 <= loss.item() < 1e-5
-    assert in_order == 1
+    assert ranking_accuracy == 1
 
     logs = (-order.log()).requires_grad_()
-    loss, in_order = detection_loss(logs.exp(), changed, TAU)
+    loss, ranking_accuracy = detection_loss(logs.exp(), changed, TAU)
     assert loss.item() == pytest.approx(math.log(50), rel=1e-5)
-    assert in_order == 0
+    assert ranking_accuracy == 0
     (gradient,) = torch.autograd.grad(loss, logs)
     inside = changed[:, 0] > 0
     assert (gradient[inside] <= 0).all()
@@ -351,19 +251,19 @@ def test_what_stands_out_costs_nothing_and_what_does_not_is_mended() -> None:
     assert -gradient[inside].sum().item() == pytest.approx(1, rel=1e-5)
     optimizer = torch.optim.Adam([logs], lr=0.2)
     for _ in range(60):
-        loss, in_order = detection_loss(logs.exp(), changed, TAU, pairs=64)
+        loss, ranking_accuracy = detection_loss(logs.exp(), changed, TAU, pairs=64)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert in_order > 0.99
+    assert ranking_accuracy > 0.99
 
 
 @pytest.mark.parametrize("kinds", [("none", "none"), ("dots", "dots"), ("all", "none"), ("all", "all")])
 def test_without_changes_or_false_alarms_there_is_nothing_to_learn(kinds: tuple[str, ...]) -> None:
     distance, changed = batch(*kinds)
     distance.requires_grad_()
-    loss, in_order = detection_loss(distance, changed, TAU)
-    assert (loss.item(), in_order.item()) == (0, 1)
+    loss, ranking_accuracy = detection_loss(distance, changed, TAU)
+    assert (loss.item(), ranking_accuracy.item()) == (0, 1)
     (gradient,) = torch.autograd.grad(loss, distance)
     assert not gradient.any()  # and no NaN, which is not 0
 
