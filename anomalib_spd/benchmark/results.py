@@ -171,6 +171,7 @@ def runs_table(results: Iterable[Result]) -> pd.DataFrame:
 
     - ``backbone``, ``sha256`` (of its weights), ``detector``, ``category``, ``seed``, ``status`` (``done``, ``failed``);
     - the names of ``METRICS``, each in ``[0, 1]``;
+    - ``class_path`` of the detector, ``published_dataset`` and ``published_category`` of the papers' figures beside it;
     - ``name`` (in the registry or in timm) and ``architecture`` of the backbone, ``files_sha256`` (of the list of images);
     - ``fit_seconds``, ``inference_seconds``, ``total_seconds``, ``features_shared``, ``peak_memory_bytes``;
     - ``train_images``, ``train_anomalous``, ``test_normal``, ``test_anomalous``, ``coreset_sampling_ratio``;
@@ -201,10 +202,14 @@ def read_runs(path: Path) -> pd.DataFrame:
 
     Raises:
         OSError: it is missing.
-        ValueError: a column that every table has is missing.
+        ValueError: it is no table, or lacks a column that every table has.
     """
     texts = ("backbone", "sha256", "detector", "category", "status")
-    table = pd.read_csv(path, dtype=dict.fromkeys(texts, "string"))
+    # labels stay text: a backbone may be called "1", a category "NA"
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} is not a table of runs ({error})") from None
     if missing := [column for column in (*texts, "seed") if column not in table]:
         raise ValueError(f"{path} is not a table of runs: it has no column {', '.join(missing)}")
     return table
@@ -222,6 +227,8 @@ def _row(result: Result) -> dict[str, Any]:
         "seed": cell.seed,
         "status": record["status"],
         **record["metrics"],
+        "class_path": record.get("config", {}).get("model", {}).get("class_path"),
+        **{f"published_{key}": value for key, value in (record.get("published") or {}).items()},
         "name": backbone.get("name"),
         "architecture": backbone.get("architecture"),
         "files_sha256": record.get("files_sha256"),

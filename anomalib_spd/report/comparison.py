@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from anomalib_spd.benchmark.grid import Grid, pairs
-from anomalib_spd.benchmark.results import Cell, Result, read
+from anomalib_spd.benchmark.results import Cell, Result, read, read_runs, runs_table
 from anomalib_spd.benchmark.run import GRID
 from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
@@ -23,7 +23,7 @@ INTERVALS = (
     *("difference", "low", "high", "excludes_zero"),
 )
 #: columns that stay text when a CSV file is read
-TEXT = ("backbone", "a", "b", "detector", "category", "categories", "seeds", "metric", "status", "sha256")
+TEXT = ("backbone", "a", "b", "detector", "category", "categories", "seeds", "metric")
 
 
 class Pair(NamedTuple):
@@ -121,9 +121,12 @@ def _load_cells(folder: Path, resamples: int) -> GridResults:
 
 def _load_csv(path: Path) -> GridResults:
     name = path.stem.removesuffix(".means")
-    table = _read_csv(path, MEANS if path.stem.endswith(".means") else ("backbone", "detector", "category", "seed"))
-    runs = table if "status" in table else pd.DataFrame()
-    means = mean_table(table) if "status" in table else table
+    if path.stem.endswith(".means"):
+        runs, means = pd.DataFrame(), _read_csv(path, MEANS)
+    else:
+        runs = read_runs(path)
+        means = mean_table(runs)
+    table = runs if len(runs) else means
     if means.empty:
         raise ValueError(f"{path} has no measured cell: run the benchmark first")
     beside = path.with_name(f"{name}.intervals.csv")
@@ -146,52 +149,6 @@ def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def runs_table(results: Iterable[Result]) -> pd.DataFrame:
-    """Return one row per cell on record, failed cells too.
-
-    Args:
-        results: of any cells.
-
-    Returns:
-        Labels, ``status``, checksum and name of the backbone, metrics by name, sizes, seconds and versions. Empty where
-        a record says nothing.
-    """
-    rows = []
-    for result in results:
-        record, cell = result.record, result.cell
-        sizes, backbone, error = record.get("sizes") or {}, record["backbone"], record["error"] or {}
-        pixels = {name: format_size(sizes.get(name)) for name in ("image_size", "crop", "map")}
-        rows.append(
-            {
-                "backbone": cell.backbone,
-                "sha256": backbone["weights_sha256"],
-                "detector": cell.detector,
-                "category": cell.category,
-                "seed": cell.seed,
-                "status": record["status"],
-                **{metric.name: record["metrics"].get(metric.name) for metric in METRICS},
-                "name": backbone["name"],
-                "architecture": backbone["architecture"],
-                "class_path": record["config"]["model"]["class_path"],
-                **{f"published_{key}": value for key, value in (record["published"] or {}).items()},
-                **sizes,
-                **pixels,
-                **{f"{name}_seconds": seconds for name, seconds in record["seconds"].items()},
-                "peak_memory_bytes": record.get("peak_memory_bytes"),
-                **{name: record[name] for name in ("device", "threads")},
-                **{f"version_{package}": version for package, version in record["versions"].items()},
-                "error": (error and f"{error['type']}: {' '.join(error['message'].split())[:500]}") or None,
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table.astype({metric.name: float for metric in METRICS})
-
-
-def format_size(size: Sequence[int] | None) -> str | None:
-    """Return ``"256 x 192"`` of a height and a width."""
-    return " x ".join(map(str, size)) if size else None
-
-
 def mean_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean and sample standard deviation over seeds, by category and over the categories that all backbones have.
 
@@ -202,6 +159,7 @@ def mean_table(runs: pd.DataFrame) -> pd.DataFrame:
         runs: one row a cell.
     """
     metrics = [metric.name for metric in METRICS if metric.in_report and metric.name in runs]
+    runs = runs.astype(dict.fromkeys(metrics, float))
     rows: list[tuple[Any, ...]] = []
     for detector, measured in runs[runs["status"] == "done"].groupby("detector", sort=False):
         labels = measured[["backbone", "category"]].drop_duplicates()
