@@ -1,1 +1,1 @@
-"""What every training of this package shares."""
+"""What all trainings share: the base module, fitting, checkpoints, schedules, perturbations and progress."""

@@ -1,4 +1,4 @@
-"""Heads of pre-training: what stands between an encoder's features and a loss, and is thrown away afterwards."""
+"""Heads of trainings: layers between an encoder's features and a loss, which are dropped afterwards."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,15 +7,15 @@ from torch import nn
 
 
 def mlp(widths: Sequence[int], batch_norm: bool = True, last_norm: bool = False) -> nn.Sequential:
-    """Return linear layers with ReLU between them.
+    """Return a multi-layer perceptron: linear layers with ReLU between them.
 
     Args:
         widths: of the input and of every layer's output, two or more.
-        batch_norm: after every layer but the last; such layers have no bias.
-        last_norm: batch norm without weights after the last layer, as SimSiam's and SimCLR's projectors have it.
+        batch_norm: add batch norm after every layer but the last; such layers have no bias.
+        last_norm: add batch norm without weights after the last layer, as in SimSiam's and SimCLR's projectors.
 
     Returns:
-        ``(B, widths[0])`` to ``(B, widths[-1])``.
+        a module from ``(B, widths[0])`` to ``(B, widths[-1])``.
 
     Raises:
         ValueError: for fewer than two widths.

@@ -1,4 +1,4 @@
-"""How an encoder in training serves a detector, for whoever watches the run."""
+"""Probes how well a detector does with the encoder in training."""
 
 import copy
 import time
@@ -15,36 +15,33 @@ from anomalib_spd.backbones.layers import check_layers
 from anomalib_spd.data.masks import has_masks
 from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
-from anomalib_spd.metrics import AUROC, AUPR_step
+from anomalib_spd.metrics.table import METRICS
 
 SEED = 0
 
-#: logged name -> metric, what it compares, name in the printed line
-FIGURES: dict[str, tuple[type[Any], list[str], str]] = {
-    "probe/image_auroc": (AUROC, ["pred_score", "gt_label"], "image AU-ROC"),
-    "probe/image_aupr": (AUPR_step, ["pred_score", "gt_label"], "image AU-PR"),
-    "probe/pixel_aupr": (AUPR_step, ["anomaly_map", "gt_mask"], "pixel AU-PR"),
-}
+#: logged name -> metric
+PROBED = {f"probe/{metric.name}": metric for metric in METRICS if metric.in_probe}
 
 
 class DetectionProbe(Callback):
     """Fits PatchCore on the encoder as it is, before the first step and every few epochs, and logs how well it does.
 
-    ``probe/image_auroc``, ``probe/image_aupr`` and, where there are masks, ``probe/pixel_aupr`` (both AU-PR step-wise)
-    go to the run's loggers, and a line is printed. **They are figures of the data module's test images: watch them, but
-    choose nothing by them**, neither a checkpoint nor a setting; what was chosen by test images cannot be judged by
-    them any more. So they are not among the metrics that Lightning's callbacks monitor.
+    The metrics are those of :data:`anomalib_spd.metrics.table.METRICS` that are marked for the probe: ``probe/image_AUROC``,
+    ``probe/image_AUPR_step`` and, where there are masks, ``probe/pixel_AUPR_step``. They go to the run's loggers, and a line is
+    printed. **They are of the data module's test images: watch them, but choose nothing by them**, neither a checkpoint nor a
+    setting; what was chosen by test images cannot be judged by them any more. So they are not among the metrics that
+    Lightning's callbacks monitor.
 
-    The training is not touched: the encoder is copied, and every random state is put back, so that a run with the probe
-    ends with the very weights of one without. In a distributed run the first process probes and the others wait.
+    The training does not change: the encoder is copied, and every random state is restored, so that a run with the probe ends
+    with the same weights as one without. In a distributed run the first process probes and the others wait.
 
     Args:
-        data: small data module of anomalib, of which PatchCore learns the training images and judges the test images.
+        data: small data module of anomalib, on whose training images PatchCore is fitted and on whose test images it is judged.
         layers: of the encoder that PatchCore reads, first to last.
         coreset_sampling_ratio: of PatchCore.
         every_n_epochs: epochs between two probes.
         image_size: height and width that images are resized to, pixels.
-        center_crop_size: height and width of the middle that is kept, pixels; all of it if None.
+        center_crop_size: height and width of the center crop, pixels; None is the whole image.
 
     Raises:
         ValueError: for a number of epochs below 1, or a crop larger than the image.
@@ -68,7 +65,7 @@ class DetectionProbe(Callback):
         self.pre_processor: Any = BackbonePreProcessor(image_size, center_crop_size)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the data ready, and check the layers before anything is trained (a Lightning hook).
+        """Prepare the data, and check the layers before anything is trained (a Lightning hook).
 
         Raises:
             TypeError: for a training without an encoder.
@@ -98,26 +95,26 @@ class DetectionProbe(Callback):
     def _probe(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         if trainer.is_global_zero:
             start = time.perf_counter()
-            figures = self.figures(pl_module)
+            values = self.evaluate(pl_module)
             for logger in trainer.loggers:
                 # the step of the epoch's last batch, as Lightning has it
                 step = max(trainer.global_step - 1, 0)
-                logger.log_metrics({"epoch": trainer.current_epoch, **figures}, step=step)
+                logger.log_metrics({"epoch": trainer.current_epoch, **values}, step=step)
                 logger.save()
-            named = ", ".join(f"{FIGURES[name][2]} {figure:.3f}" for name, figure in figures.items())
+            named = ", ".join(f"{PROBED[name].label} {value:.3f}" for name, value in values.items())
             seconds = time.perf_counter() - start
             data = f"{self.data.name} {getattr(self.data, 'category', '')}".strip()
             pl_module.print(f"probe {when} ({data}, {seconds:.0f} s, test images: choose nothing by it): {named}")
         trainer.strategy.barrier("probe")
 
-    def figures(self, pl_module: LightningModule) -> dict[str, float]:
-        """Fit PatchCore with the encoder as it is and judge it.
+    def evaluate(self, pl_module: LightningModule) -> dict[str, float]:
+        """Fit PatchCore on the encoder as it is, and judge it.
 
         Args:
-            pl_module: the training; nothing of it changes.
+            pl_module: the training; it does not change.
 
         Returns:
-            The figures by the names that they are logged under, each in ``[0, 1]``.
+            the metrics by the names under which they are logged, each in ``[0, 1]``.
         """
         with isolate_rng(), torch.no_grad():
             torch.manual_seed(SEED)
@@ -141,9 +138,9 @@ class DetectionProbe(Callback):
             localizes = has_masks(self.data)
             metrics = {
                 # the other processes do not take part
-                name: metric(fields, sync_on_compute=False)
-                for name, (metric, fields, _) in FIGURES.items()
-                if localizes or "gt_mask" not in fields
+                name: metric.build(sync_on_compute=False)
+                for name, metric in PROBED.items()
+                if localizes or metric.level == "image"
             }
             for index in range(len(self.data.test_data)):
                 batch = self._batch(self.data.test_data, index)
@@ -154,14 +151,14 @@ class DetectionProbe(Callback):
             return {name: metric.compute().item() for name, metric in metrics.items()}
 
     def _batch(self, part: Any, index: int) -> Any:
-        """One image of a part of the data, with its mask, as PatchCore takes it; so sizes may differ."""
+        """Return one image of a part of the data, with its mask, as PatchCore takes it; so sizes may differ."""
         batch = part.collate_fn([part[index]])
         batch.image, batch.gt_mask = self.pre_processor.transform(batch.image, batch.gt_mask)
         return batch
 
 
 class _Layers(nn.Module):
-    """What a detector has in the place of its own feature extractor: a copy of an encoder, in eval mode."""
+    """A detector's feature extractor: a copy of an encoder, in eval mode."""
 
     def __init__(self, encoder: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
@@ -171,13 +168,13 @@ class _Layers(nn.Module):
         self._maps: dict[str, Tensor] = {}
         self.layers = layers
         for layer in layers:
-            copied.get_submodule(layer).register_forward_hook(self._keep(layer))
+            copied.get_submodule(layer).register_forward_hook(self._store(layer))
 
-    def _keep(self, layer: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _store(self, layer: str) -> Any:
+        def store(module: nn.Module, inputs: Any, output: Tensor) -> None:
             self._maps[layer] = output
 
-        return keep
+        return store
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._encoder[0](images)

@@ -1,4 +1,4 @@
-"""How far a training has come, how fast it goes, and when it will be over."""
+"""Pace and progress of a training: images per second, lines of progress, time left."""
 
 import math
 import time
@@ -16,12 +16,12 @@ WINDOW = 50
 
 
 class Pace(Callback):
-    """Measures a training's pace over its last steps, with everything between them: reading, checkpoints, probes.
+    """Measures a training's pace over its last steps, including what is between them: reading, checkpoints, probes.
 
-    Logs ``images_per_second``, of all processes together, and ``images``, how many they have seen since the first start
-    of the run (their batches are of one size); a progress bar shows the first, and ``minutes_left``.
+    Logs ``images_per_second`` of all processes together, and ``images``, the number that they have seen since the first start
+    of the run (their batches have one size); a progress bar shows the first, and ``minutes_left``.
 
-    Lightning's ``ThroughputMonitor`` says nothing before its window is full, and starts from 0 when a run goes on.
+    Lightning's ``ThroughputMonitor`` logs nothing before its window is full, and starts from 0 when a run resumes.
 
     Args:
         clock: gives seconds.
@@ -29,7 +29,7 @@ class Pace(Callback):
     Attributes:
         images: seen since the first start of the run, by all processes.
         images_per_second: of all processes.
-        seconds_left: to the end of the training; infinite where it has no end, or none that is known.
+        seconds_left: to the end of the training; infinite where no end is known.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -40,11 +40,11 @@ class Pace(Callback):
         self._marks: deque[tuple[float, int]] = deque(maxlen=WINDOW + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps (a Lightning hook)."""
+        """Return what a checkpoint stores (a Lightning hook)."""
         return {"images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take in what a checkpoint has kept (a Lightning hook)."""
+        """Restore what a checkpoint stores (a Lightning hook)."""
         self.images = state_dict["images"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,9 +70,9 @@ class Pace(Callback):
 
 
 class ProgressLines(ProgressBar):
-    """Lines instead of a bar, for logs and other places that are no terminal.
+    """Prints lines instead of a bar, for logs and other outputs that are no terminal.
 
-    One every so many steps, and one at the end of each epoch and of the training.
+    There is a line every so many steps, and at the end of each epoch and of the training.
 
     Args:
         pace: of the same training, before this one among its callbacks.
@@ -86,21 +86,21 @@ class ProgressLines(ProgressBar):
         self.is_enabled = True
 
     def disable(self) -> None:
-        """Say nothing (a hook of Lightning)."""
+        """Stop printing (a Lightning hook)."""
         self.is_enabled = False
 
     def enable(self) -> None:
-        """Say something again (a hook of Lightning)."""
+        """Print again (a Lightning hook)."""
         self.is_enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print at once: a log is read while it grows."""
+        """Print unbuffered: a log is read while it grows."""
         print(*args, **{"flush": True, **kwargs})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print a line, if it is time for one (a Lightning hook)."""
+        """Print a line if one is due (a Lightning hook)."""
         step, steps = batch_idx + 1, trainer.num_training_batches
         is_last = step == steps or _batches_left(trainer, batch_idx) == 0
         if not self.is_enabled or (step % self.every_n_steps and not is_last):
@@ -116,7 +116,7 @@ class ProgressLines(ProgressBar):
 
 
 def _batches_left(trainer: Trainer, batch_idx: int) -> float:
-    """Batches of a process to the end of the training, after this one of its epoch; infinite where it has no end."""
+    """Return the batches of a process to the end of the training, after this one; infinite where it has no end."""
     left = math.inf
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         left = (trainer.max_epochs - trainer.current_epoch) * trainer.num_training_batches - (batch_idx + 1)

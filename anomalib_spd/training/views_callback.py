@@ -1,4 +1,4 @@
-"""A picture of what a run compares, for whoever starts it."""
+"""Writes a picture of the views that a run compares."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ COUNT = 8
 class ViewsPicture(Callback):
     """Writes ``views.png`` in the run's folder before its first step.
 
-    A column is an image, a row a view: in pre-training the method's own, then SPD's anchor, positive and negative; in
-    fine-tuning the positive, then its negatives. The run's random draws are left as they were.
+    A column is an image, a row a view: in pre-training the method's own, then SPD's anchor, positive and negative; in local
+    SPD the image and its perturbed form; in patch classification the positive, then its negatives. The run's random state
+    does not change.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Write the picture (a Lightning hook)."""
         del batch_idx
-        # a trainer without a logger, or one of a trial, is to leave nothing behind
+        # a trainer without a logger, or of a trial, leaves no files
         is_trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined] # of which Lightning hides the type
         if trainer.global_step or not trainer.is_global_zero or not trainer.loggers or is_trial:
             return

@@ -79,7 +79,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def probed(folder: Path) -> list[dict[str, str]]:
     with (folder / "log" / "version_0" / "metrics.csv").open() as file:
-        return [row for row in csv.DictReader(file) if row.get("probe/image_auroc")]
+        return [row for row in csv.DictReader(file) if row.get("probe/image_AUROC")]
 
 
 def test_a_run_with_the_probe_ends_with_the_weights_of_one_without(
@@ -95,17 +95,17 @@ def test_a_run_with_the_probe_ends_with_the_weights_of_one_without(
 
     rows = probed(tmp_path / "with")
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "0"), ("0", "2"), ("1", "5")]
-    for name in ("probe/image_auroc", "probe/image_aupr", "probe/pixel_aupr"):
+    for name in ("probe/image_AUROC", "probe/image_AUPR_step", "probe/pixel_AUPR_step"):
         assert all(0 <= float(row[name]) <= 1 for row in rows)
     # the weights have moved, and with them the figures
-    assert len({row["probe/pixel_aupr"] for row in rows}) > 1
+    assert len({row["probe/pixel_AUPR_step"] for row in rows}) > 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("probe")]
     assert [line.partition(" (")[0] for line in said] == [
         "probe at the start",
         "probe after epoch 1",
         "probe after epoch 2",
     ]
-    assert f"pixel AU-PR {float(rows[-1]['probe/pixel_aupr']):.3f}" in said[-1]
+    assert f"pixel AU-PR (step) {float(rows[-1]['probe/pixel_AUPR_step']):.3f}" in said[-1]
     assert "choose nothing by it" in said[-1]
 
 
@@ -125,9 +125,9 @@ def test_nothing_of_the_training_is_touched(root: Path) -> None:
     _seed_all()
     expected = [draw() for draw in draws]
     _seed_all()
-    figures = probe.figures(model)
+    figures = probe.evaluate(model)
 
-    assert figures.keys() == {"probe/image_auroc", "probe/image_aupr", "probe/pixel_aupr"}
+    assert figures.keys() == {"probe/image_AUROC", "probe/image_AUPR_step", "probe/pixel_AUPR_step"}
     assert [draw() for draw in draws] == expected
     assert torch.is_grad_enabled()
     assert [each.training for each in model.modules()] == modes
@@ -149,12 +149,12 @@ def test_the_figures_are_the_judges(root: Path) -> None:
     record, _ = judge.run(judge.Plan(Cell("a", "p", "one", 0), config, data, accelerator="cpu"))
 
     probe, model = ready(probe_of(root, coreset_sampling_ratio=1.0)), model_of()
-    figures = probe.figures(model)
+    figures = probe.evaluate(model)
     assert figures == pytest.approx(
         {
-            "probe/image_auroc": record["metrics"]["image_AUROC"],
-            "probe/image_aupr": record["metrics"]["image_AUPR_step"],
-            "probe/pixel_aupr": record["metrics"]["pixel_AUPR_step"],
+            "probe/image_AUROC": record["metrics"]["image_AUROC"],
+            "probe/image_AUPR_step": record["metrics"]["image_AUPR_step"],
+            "probe/pixel_AUPR_step": record["metrics"]["pixel_AUPR_step"],
         },
         abs=1e-4,
     )
@@ -162,22 +162,22 @@ def test_the_figures_are_the_judges(root: Path) -> None:
     with torch.no_grad():
         for each in model.encoder.parameters():
             each.mul_(torch.rand_like(each) * 4 - 2)
-    assert probe.figures(model) != pytest.approx(figures, abs=1e-3)
+    assert probe.evaluate(model) != pytest.approx(figures, abs=1e-3)
 
 
 def test_the_same_weights_give_the_same_figures(root: Path) -> None:
     probe, model = ready(probe_of(root, coreset_sampling_ratio=0.05)), model_of()
     torch.manual_seed(1)
-    first = probe.figures(model)
+    first = probe.evaluate(model)
     torch.manual_seed(2)
-    assert probe.figures(model) == first
+    assert probe.evaluate(model) == first
 
 
 def test_images_without_masks_have_no_pixel_figure(root: Path) -> None:
     places = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/bad"}
     data = Folder("two", root=root / "visa_pytorch" / "two", num_workers=0, **places)
-    figures = ready(DetectionProbe(data, **SETTINGS)).figures(model_of())
-    assert figures.keys() == {"probe/image_auroc", "probe/image_aupr"}
+    figures = ready(DetectionProbe(data, **SETTINGS)).evaluate(model_of())
+    assert figures.keys() == {"probe/image_AUROC", "probe/image_AUPR_step"}
 
 
 def test_only_some_epochs_are_probed(root: Path, labelled_images: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_only_some_epochs_are_probed(root: Path, labelled_images: Path, tmp_path
 def test_no_checkpoint_can_be_chosen_by_it(root: Path, labelled_images: Path, tmp_path: Path) -> None:
     best = {
         "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-        "init_args": {"monitor": "probe/pixel_aupr", "mode": "max", "dirpath": str(tmp_path / "best")},
+        "init_args": {"monitor": "probe/pixel_AUPR_step", "mode": "max", "dirpath": str(tmp_path / "best")},
     }
     with pytest.warns(UserWarning, match="could not find the monitored key"):
         main(recipe(labelled_images, tmp_path, [in_yaml(root), best]))
