@@ -37,7 +37,9 @@ class CrossImageSPD(EqualRMSSPD):
 
     Batch:
         ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, at least two of one category, and int64 ``(B,)``, negative
-        for replay images.
+        for replay images. Or ``(images, labels, masks)``: uint8 ``(B, 1, H, W)``, 1 where an image has a defect, else 0, see
+        :class:`~anomalib_spd.data.DefectFolder`. Where a mask is not empty, real defects take the place of perturbations in the
+        whole batch.
 
     Raises:
         ValueError: for a memory below 1; in training, for a batch without two parts, or with parts of several categories.
@@ -72,12 +74,14 @@ class CrossImageSPD(EqualRMSSPD):
             parts = self.crop(images)
             return [parts, self.perturb(parts)[0]]
 
-    def compare(self, images: Tensor, labels: Tensor) -> LocalTerms:
+    def compare(self, images: Tensor, labels: Tensor, masks: Tensor | None = None) -> LocalTerms:
         """Return the distillation of memory and replay images, and the SPD term of the other parts.
 
         Args:
             images: ``(B, 3, H, W)`` in ``[0, 1]``.
             labels: the parts' category, the same of all; negative for replay images.
+            masks: of defects, ``(B, 1, H, W)``, 0 or 1, empty in the first half of the parts. If all are, the second half is
+                perturbed.
         """
         is_part = labels >= 0
         if is_part.sum() < 2 or len(labels[is_part].unique()) > 1:
@@ -86,9 +90,18 @@ class CrossImageSPD(EqualRMSSPD):
                 f"{labels.tolist()}: read the images by anomalib_spd.data.CategoryFolder or SyntheticParts."
             )
             raise ValueError(msg)
+        # images and masks in one crop: a mask is cropped and flipped as its image
+        defects = masks if masks is not None and masks.any() else images[:, :0]
         with torch.no_grad():
-            crops = self.crop(images)
-        parts, replay_images = crops[is_part], crops[~is_part]
+            crops = self.crop(torch.cat([images, defects.to(images.dtype)], dim=1))
+        parts, replay_images = crops[is_part], crops[~is_part, :3]
         memory, query = parts.tensor_split([len(parts) // 2])
-        self.measure(replay_images if len(replay_images) else memory)
-        return compare_with_memory(self, memory, query, self.memory, replay_images=replay_images)
+        self.measure(replay_images if len(replay_images) else memory[:, :3])
+        return compare_with_memory(
+            self,
+            memory[:, :3],
+            query[:, :3],
+            self.memory,
+            replay_images=replay_images,
+            masks=query[:, 3:] if defects.numel() else None,
+        )

@@ -14,6 +14,7 @@ def compare_with_memory(
     memory_size: int,
     saliency: Tensor | None = None,
     replay_images: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> LocalTerms:
     """Detect perturbations of query images by a memory of other images.
 
@@ -31,8 +32,9 @@ def compare_with_memory(
         saliency: maps ``(B, H, W)`` that guide the perturbations.
         replay_images: other images ``(R, 3, H, W)``, of the distillation alone; mean squares are of them, where there are
             some.
+        masks: 1 where a query image has a defect, else 0, ``(B, 1, H, W)``; these queries are not perturbed.
     """
-    perturbed, mask = training.perturb(query, saliency)
+    perturbed, mask = training.perturb(query, saliency) if masks is None else (query, masks)
     replayed = 0 if replay_images is None else len(replay_images)
     originals = memory if replay_images is None else torch.cat([replay_images, memory])
     with torch.no_grad():

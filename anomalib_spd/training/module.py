@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,10 +99,10 @@ class TrainingModule(LightningModule, ABC):
         """Log the learning rate of the first group of parameters (a Lightning hook)."""
         self.log("learning_rate", optimizer.param_groups[0]["lr"])
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: Sequence[Tensor], dataloader_idx: int) -> tuple[Tensor, ...]:
         """Scale images to ``[0, 1]`` on the device (a Lightning hook): they are transferred as bytes."""
-        images, labels = batch
-        return images.float() / 255, labels
+        images, *others = batch
+        return images.float() / 255, *others
 
     def check_finite(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
         """Refuse to learn from a loss that is not a number.

@@ -75,6 +75,7 @@ def test_every_recipe_runs(name: str, labelled_images: Path, tmp_path: Path) -> 
 
 def test_every_shipped_file_is_a_recipe_and_every_method_has_one() -> None:
     shipped = {f"pretrain/{path.name}" for path in (SHIPPED / "pretrain").iterdir()}
+    shipped.remove("pretrain/cross_image_spd_real.yaml")  # of images with masks: tests/local/test_real_defects.py
     assert shipped == {file for files in RECIPES.values() for file in files if file.startswith("pretrain/")}
     plain = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
     assert plain < HEADS.keys() == {name.partition("_spd")[0] for name in RECIPES}

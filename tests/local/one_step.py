@@ -26,21 +26,25 @@ def model_of(method: type, **settings: Any) -> Any:
     return model
 
 
-def step_of(model: Any, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+def step_of(
+    model: Any, images: Tensor, labels: Tensor | None = None, *masks: Tensor
+) -> tuple[Tensor, dict[str, float]]:
     """The loss and what was logged, the same draws each time."""
     logged: dict[str, float] = {}
     model.log = lambda name, value, **_: logged.update({name: torch.as_tensor(value).item()})
     torch.manual_seed(1)
-    batch = (images, torch.zeros(len(images)) if labels is None else labels)
+    batch = (images, torch.zeros(len(images)) if labels is None else labels, *masks)
     return model.training_step(model.on_after_batch_transfer(batch, 0), 0), logged
 
 
-def learn(model: Any, images: Tensor, labels: Tensor | None = None) -> tuple[dict[str, float], dict[str, float]]:
+def learn(
+    model: Any, images: Tensor, labels: Tensor | None = None, *masks: Tensor
+) -> tuple[dict[str, float], dict[str, float]]:
     """What was logged before and after some steps on the same draws."""
-    _, first = step_of(model, images, labels)
+    _, first = step_of(model, images, labels, *masks)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-3)
     for _ in range(15):
-        loss, logged = step_of(model, images, labels)
+        loss, logged = step_of(model, images, labels, *masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
