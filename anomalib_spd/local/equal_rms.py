@@ -48,7 +48,7 @@ class EqualRMSSPD(LocalSPD):
         if self.equalize_rms:
             before = self._mean_across_ranks(mean_square(self.features(self.teacher, images)))
             for network in (self.encoder, self.teacher):
-                self._equalize(network, before)
+                self._rescale(network, before)
         self.mean_square.copy_(self._mean_across_ranks(mean_square(self.features(self.teacher, images))))
 
     def teacher_mean_square(self, teacher_maps: list[Tensor]) -> Tensor:
@@ -64,10 +64,10 @@ class EqualRMSSPD(LocalSPD):
     def on_train_epoch_end(self) -> None:
         """Bring the layers back to equal RMS, before the checkpoint (a Lightning hook): SPD alone would change it."""
         if self.equalize_rms:
-            self._equalize(self.encoder, self._mean_across_ranks(self.mean_square_sums))
+            self._rescale(self.encoder, self._mean_across_ranks(self.mean_square_sums))
         self.mean_square_sums.zero_()
 
-    def _equalize(self, network: nn.Module, measured: Tensor) -> None:
+    def _rescale(self, network: nn.Module, measured: Tensor) -> None:
         """Bring a network's layers, whose mean squares ``(L,)`` have these ratios, to one, their geometric mean."""
         factors = (measured.log().mean().exp() / measured).sqrt()
         rescale_layers(network, dict(zip(self.reader.layers, factors, strict=True)))
