@@ -1,0 +1,65 @@
+"""README and guides: what they link to, import and configure exists; their commands are known."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anomalib_spd.config_files import find_config
+from tests.conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+GUIDES = [page for page in PAGES if page.name != "experiments.md" and page.parent.name != "results"]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    yield from re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    files = [link.partition("#")[0] for link in links if "://" not in link]
+    assert not [file for file in files if file and not (page.parent / file).exists()]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_python_imports_what_exists(page: Path) -> None:
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), node.module
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_yaml_names_classes_that_exist(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        yaml.safe_load(block)
+        for path in re.findall(r"class_path: ([\w.]+)", block):
+            module, _, name = path.rpartition(".")
+            assert hasattr(importlib.import_module(module), name), path
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_commands_name_configurations_that_ship(page: Path) -> None:
+    for block in blocks(page, "console"):
+        for name in re.findall(r"--config (\S+\.yaml)", block):
+            assert find_config(name).is_file()
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_no_page_names_folders_that_users_lack(page: Path) -> None:
+    assert "../shared" not in page.read_text()
+
+
+def test_readme_is_one_page() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
