@@ -21,6 +21,19 @@ COLUMNS = [
 ]
 
 
+def metadata_tables(grid: GridResults) -> dict[str, Table]:
+    """Return title -> table of everything that is known; nothing where only means are left."""
+    if not len(grid.runs):
+        return {}
+    made = {
+        "Failed cells": failures_table(grid),
+        "Images": images_table(grid),
+        "Time and memory, means over cells": costs_table(grid),
+        "Weights": weights_table(grid),
+    }
+    return {title: table for title, table in made.items() if table.rows}
+
+
 def settings(grid: GridResults, detector: str) -> list[str]:
     """Return the settings of a detector's measured cells as phrases; cells that differ are separated by slashes."""
     runs = _measured(grid)
@@ -87,7 +100,7 @@ def failures_table(grid: GridResults) -> Table:
     failed = _runs(grid)[lambda runs: runs["status"] != "done"]
     cells = [f"{r.backbone} / {r.detector} / {r.category} / seed {r.seed}" for r in failed.itertuples()]
     errors = [str(error).partition(": ") for error in failed["error"].astype(object).fillna("unknown")]
-    rows = [(cell, error, message) for cell, (error, _, message) in zip(cells, errors, strict=True)]
+    rows = [(cell, error, message[:500]) for cell, (error, _, message) in zip(cells, errors, strict=True)]
     return to_table(pd.DataFrame(rows, columns=["cell", "error", "message"]), 3)
 
 
@@ -110,16 +123,3 @@ def _runs(grid: GridResults) -> pd.DataFrame:
 
 def _count(value: float) -> str:
     return "0" if pd.isna(value) else f"{value:.0f}"
-
-
-def metadata_tables(grid: GridResults) -> dict[str, Table]:
-    """Return title -> table of everything that is known; nothing where only means are left."""
-    if not len(grid.runs):
-        return {}
-    made = {
-        "Failed cells": failures_table(grid),
-        "Images": images_table(grid),
-        "Time and memory, means over cells": costs_table(grid),
-        "Weights": weights_table(grid),
-    }
-    return {title: table for title, table in made.items() if table.rows}
