@@ -28,7 +28,7 @@ class ImageShards(LightningDataModule):
 
     Devices and their worker processes share the shards. Each process reads its own shards in random order, over and over, and
     shuffles images in a buffer. An epoch ends after ``epoch_images``, so that all devices make equally many steps whatever
-    their shards hold; the next epoch goes on with other shards.
+    their shards hold; the next epoch continues with other shards.
 
     An unreadable member, or the rest of a truncated shard, is logged once, as a warning, and left out. The run stops if the
     workers of a device cannot read more than 1 % of the images they read (or, before they have read that many, of its share

@@ -1,4 +1,4 @@
-"""``anomalib-spd twoclass`` from outside: it learns, it goes on where it was stopped, and it says what it did."""
+"""``anomalib-spd twoclass`` from outside: it learns, it resumes where it was stopped, and it records what it did."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_one_command_trains_tests_and_leaves_all_that_it_promises(
+def test_one_command_trains_tests_and_leaves_all_results(
     root: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -75,7 +75,7 @@ def test_one_command_trains_tests_and_leaves_all_that_it_promises(
     assert result.cell == Cell("small_a", model, "one", 0)
     assert result.done
     assert {"image_AUROC", "image_AUPR_step", "pixel_AUPR_visa", "pixel_AUPR_step"} <= result.metrics.keys()
-    # 10 normal and 5 defective images: 60 % are learnt from
+    # 10 normal and 5 defective images: 60 % are trained on
     assert result.record["sizes"]["train_images"] == 9
     assert result.record["sizes"]["train_anomalous"] == 3
     assert len(result.scores().image_score) == 6
@@ -84,16 +84,16 @@ def test_one_command_trains_tests_and_leaves_all_that_it_promises(
     assert len(losses) == 6
     assert list((folder / "log" / "version_0").glob("events.out.tfevents.*"))
     assert (folder / "checkpoints" / "last.ckpt").is_file()
-    pictures = [path for path in (folder / "images").rglob("*") if path.is_file()]
-    assert len(pictures) == 6
-    assert Image.open(pictures[0]).size[0] > 256
+    heatmaps = [path for path in (folder / "images").rglob("*") if path.is_file()]
+    assert len(heatmaps) == 6
+    assert Image.open(heatmaps[0]).size[0] > 256
     out = capsys.readouterr().out
     assert f"image AU-ROC: {result.metrics['image_AUROC']:.3f}" in out
     assert str(folder / "cell.json") in out
 
 
-def test_what_was_learnt_is_what_was_shown(root: Path, tmp_path: Path) -> None:
-    # bright squares on noise, with the logits of a fresh network for a control
+def test_training_finds_the_defects(root: Path, tmp_path: Path) -> None:
+    # bright squares on noise; the control is a network after one step
     figures = []
     for steps in (1, 120):
         folder = tmp_path / str(steps)
@@ -110,7 +110,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(root: Path, tmp_path: Path) -
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
-def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(root: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     content = config(root, folder)
 
@@ -177,7 +177,7 @@ def test_a_folder_is_one_runs(
         ({"backbone": "nonsense"}, "error: Unknown model (nonsense)"),
     ],
 )
-def test_what_cannot_be_trained_is_told_in_one_line(
+def test_errors_are_one_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:
     devices = changes.pop("devices", 1)

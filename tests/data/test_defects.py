@@ -141,7 +141,7 @@ def test_data_modules_of_anomalib_bring_their_masks(tree: Path) -> None:
 def test_a_damaged_defect_is_replaced_by_another_and_a_black_mask_is_damage(tmp_path: Path) -> None:
     _mvtec(tmp_path / "gear", 50, good=60, defects=60)
     _mvtec(tmp_path / "nut", 100, good=60, defects=60)
-    (tmp_path / "gear" / "test" / "hole1" / "7.png").write_bytes(b"no picture")
+    (tmp_path / "gear" / "test" / "hole1" / "7.png").write_bytes(b"no image")
     _write(tmp_path / "nut" / "ground_truth" / "hole0" / "8_mask.png", 0)
     data = DefectFolder(tmp_path, batches=200, batch_size=4, image_size=16, num_workers=0, defect_share=1.0)
     data.setup("fit")
@@ -173,7 +173,7 @@ def test_processes_draw_different_batches() -> None:
     assert first != second
 
 
-def test_refusals(tree: Path) -> None:
+def test_errors(tree: Path) -> None:
     _mvtec(tree / "bare" / "solar", 10)
     for path in (tree / "bare" / "solar" / "ground_truth" / "hole1").iterdir():
         path.unlink()

@@ -99,7 +99,7 @@ def test_images_without_a_class_have_class_0(tmp_path: Path) -> None:
     assert _labels(_ready(str(shard), 4)) == [0] * 4
 
 
-def _spoilt(folder: Path, damaged: int) -> str:
+def _with_damaged(folder: Path, damaged: int) -> str:
     for shard in range(2):
         members = {f"{number:03d}.jpg": _jpeg(number) for number in range(200)}
         for number in range(damaged):
@@ -109,7 +109,7 @@ def _spoilt(folder: Path, damaged: int) -> str:
 
 
 def test_a_damaged_member_is_named_once_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = _ready(_spoilt(tmp_path, 1), 398)
+    data = _ready(_with_damaged(tmp_path, 1), 398)
     for _ in range(2):
         assert Counter(_labels(data)) == {0: 398}
     for shard in range(2):
@@ -118,7 +118,7 @@ def test_a_damaged_member_is_named_once_and_left_out(tmp_path: Path, caplog: pyt
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_too_many_damaged_members_stop_the_run(tmp_path: Path, num_workers: int) -> None:
-    data = _ready(_spoilt(tmp_path, 3), 396, num_workers=num_workers)
+    data = _ready(_with_damaged(tmp_path, 3), 396, num_workers=num_workers)
     with pytest.raises(OSError, match=r"members cannot be read as images, .* more than 1%(.|\n)*tar: 00"):
         _labels(data)
 
@@ -126,7 +126,7 @@ def test_too_many_damaged_members_stop_the_run(tmp_path: Path, num_workers: int)
 # a member takes 512 bytes for its name and 1024 for itself: cut within a name, a content, and between members
 @pytest.mark.parametrize("cut", [200, 1000, 1536])
 def test_a_truncated_shard_gives_what_it_has(tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int) -> None:
-    urls = _spoilt(tmp_path, 0)
+    urls = _with_damaged(tmp_path, 0)
     shard = tmp_path / "s-1.tar"
     shard.write_bytes(shard.read_bytes()[: 63 * 1536 + cut])
     data = _ready(urls, 262)

@@ -18,5 +18,5 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(root: Path, tmp_path: Path) -> Path:
-    """The folder of the same images, to be spoilt."""
+    """The folder of the same images, to be changed."""
     return Path(shutil.copytree(root / "visa_pytorch/one", tmp_path / "visa_pytorch/one"))

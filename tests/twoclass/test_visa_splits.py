@@ -43,9 +43,9 @@ def splits(real_images: Path) -> Path:
 
 
 def build_tree(root: Path, splits: Path, categories: Iterable[str] = VISA_CATEGORIES) -> Path:
-    """All files that the official split files name, as links to one tiny image and one tiny mask."""
+    """All files that the official split files name, as links to one small image and one small mask."""
     shutil.copytree(splits, root / "split_csv")
-    Image.new("RGB", (8, 6), "grey").save(root / "image.jpg")
+    Image.new("RGB", (8, 6), "gray").save(root / "image.jpg")
     Image.fromarray(np.full((6, 8), 3, np.uint8)).save(root / "mask.png")
     with (splits / "1cls.csv").open(newline="") as file:
         for row in csv.DictReader(file):
