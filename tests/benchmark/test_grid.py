@@ -1,5 +1,7 @@
 """The files of grids: their content, and what is refused."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,67 @@ from anomalib.models.components import AnomalibModule
 from anomalib_spd.benchmark.build import build
 from anomalib_spd.benchmark.grid import Grid, pairs
 from anomalib_spd.benchmark.results import Cell
+from anomalib_spd.benchmark.trainings import full_recipe
 from anomalib_spd.cli.benchmark import grid_of, parse
+from anomalib_spd.config_files import SHIPPED
 from tests.benchmark.grids import small_grid
 from tests.conftest import REPOSITORY
 
-SHIPPED = sorted((REPOSITORY / "configs" / "benchmark").glob("*.yaml"))
+FILES = sorted([*(REPOSITORY / "configs" / "benchmark").glob("*.yaml"), *(SHIPPED / "benchmark").glob("*.yaml")])
+#: name -> options of the command in the first line of a file; files of shared blocks have none
+COMMANDS = {
+    path.stem: first_line.split()[3:]
+    for path in FILES
+    if (first_line := path.read_text().splitlines()[0]).startswith("# anomalib-spd benchmark ")
+}
+
+
+@pytest.fixture(autouse=True)
+def data_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALIB_SPD_DATA", "data")
+    monkeypatch.chdir(REPOSITORY)
 
 
 def grid(tmp_path: Path, **changes: Any) -> Grid:
     return Grid(**small_grid(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_files_are_grids(path: Path) -> None:
-    options = parse(["--config", str(path)])
-    shipped = grid_of(options)
-    shipped.check()
-    assert options.results == Path("results/benchmark") / path.stem
-    again = Grid(**yaml.safe_load(yaml.safe_dump(shipped.plain(), sort_keys=False)))
-    assert again.cells() == shipped.cells()
-    for cell in shipped.cells():
-        assert again.model_config(cell) == shipped.model_config(cell)
-        assert again.data_config(cell) == shipped.data_config(cell)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_are_grids_by_the_command_that_they_state(name: str) -> None:
+    options = parse(COMMANDS[name])
+    grid = grid_of(options)
+    grid.check()
+    assert options.results == Path("results/benchmark") / name
+    again = Grid(**yaml.safe_load(yaml.safe_dump(grid.plain(), sort_keys=False)))
+    assert again.cells() == grid.cells()
+    for cell in grid.cells():
+        assert again.model_config(cell) == grid.model_config(cell)
+        assert again.data_config(cell) == grid.data_config(cell)
+    for training, config in grid.trainings().items():
+        full_recipe(config, training)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_weights_have_their_full_tag_and_data_no_path_that_users_lack(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"\b(resnet\d+|wide_resnet50_2|vgg16)\b(?![._])", "".join(yaml_values(yaml.safe_load(text))))
+    assert "../shared" not in text
+    assert "ANOMALIB_SPD_DATA" not in text or not path.is_relative_to(SHIPPED)
+
+
+def yaml_values(content: Any) -> Iterator[str]:
+    """Yield all texts of a YAML file's values, a line each."""
+    if isinstance(content, dict | list):
+        for each in content.values() if isinstance(content, dict) else content:
+            yield from yaml_values(each)
+    elif isinstance(content, str):
+        yield f"{content}\n"
+
+
+def test_an_unset_data_root_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANOMALIB_SPD_DATA")
+    with pytest.raises(SystemExit, match=r"'ANOMALIB_SPD_DATA' not found.*set it"):
+        parse(COMMANDS["stages"])
 
 
 def test_the_grid_of_the_readme_is_one(tmp_path: Path) -> None:
@@ -48,10 +89,10 @@ def test_the_grid_of_the_readme_is_one(tmp_path: Path) -> None:
 
 def test_shipped_grids_are_those_of_the_papers() -> None:
     sizes = {}
-    for path in SHIPPED:
-        config = yaml.safe_load(path.read_text())
-        sizes[path.stem] = [len(config[axis]) for axis in ("backbones", "detectors", "categories", "seeds")]
-        for detector in config["detectors"].values() if "2cls" not in path.stem else ():
+    for name, command in COMMANDS.items():
+        grid = grid_of(parse(command))
+        sizes[name] = [len(getattr(grid, axis)) for axis in ("backbones", "detectors", "categories", "seeds")]
+        for detector in grid.plain()["detectors"].values() if "2cls" not in name else ():
             assert detector["init_args"]["pre_processor"]["init_args"] == {
                 "image_size": [256, 256],
                 "center_crop_size": [224, 224],
@@ -81,9 +122,7 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
 
 
 def test_the_visa_few_shot_grid_draws_by_its_seeds() -> None:
-    config = yaml.safe_load((REPOSITORY / "configs/benchmark/visa_2cls_fewshot.yaml").read_text())
-    del config["results"]
-    one = Grid(**config)
+    one = grid_of(parse(["--config", "benchmark/visa_2cls_fewshot.yaml"]))
     for cell in one.cells():
         data = one.data_config(cell)["init_args"]
         assert f"{data['category']} {data['shots']}-shot" == cell.category
