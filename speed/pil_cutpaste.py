@@ -48,7 +48,7 @@ class PerImageCutPaste(LightningModule):
 
 
 class Pictures(Dataset[list[Tensor]]):
-    """An image in slightly other colours, a copy with a patch pasted and one with a scar, normalised.
+    """An image in slightly other colors, a copy with a patch pasted and one with a scar, normalised.
 
     Args:
         files: of the images.

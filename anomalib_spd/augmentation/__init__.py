@@ -1,4 +1,4 @@
-"""Kornia transforms: an image batch in; the image batch and the mask of what changed out."""
+"""Kornia transforms that take an image batch and return it perturbed, with the mask of what changed."""
 
 from anomalib_spd.augmentation.crack import RandomCrack
 from anomalib_spd.augmentation.cut_paste import RandomCutPaste

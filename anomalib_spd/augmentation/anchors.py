@@ -1,4 +1,4 @@
-"""Where to cut: pixels drawn from the salient part of a saliency map."""
+"""Sampling of anchors: pixels of the salient part of a saliency map."""
 
 import math
 from typing import Literal, NamedTuple
@@ -8,82 +8,77 @@ from torch import Tensor
 
 from anomalib_spd.saliency.clustering import assert_finite, cluster, count_levels
 
-Choice = Literal["max", "min", "random"]
+ClusterChoice = Literal["max", "min", "random"]
 
 #: levels that a map is rounded to before it is clustered
 _LEVELS = 256
-#: pixels that k-means looks at, about
-_SAMPLE = 128 * 128
-#: pixels of the second best definition of salient
-_TOP = 300
+#: approximate number of pixels that k-means uses
+_MAX_CLUSTERED = 128 * 128
+#: pixels that are salient where the cluster has too few
+_FALLBACK = 300
 
 
 class Region(NamedTuple):
-    """The pixels of saliency maps whose value is greater than ``above`` and not greater than ``up_to``.
+    """The pixels of saliency maps with values greater than ``above`` and not greater than ``up_to``.
 
     Attributes:
         above: float ``(B,)``.
-        up_to: float ``(B,)``, or ``None`` where there is no such bound.
+        up_to: float ``(B,)``, or ``None`` for no such bound.
     """
 
     above: Tensor
     up_to: Tensor | None
 
 
-def draw_salient(saliency: Tensor, clusters: int, choice: Choice, cluster_draw: Tensor, draws: Tensor) -> Tensor:
-    """Draw pixels uniformly from one cluster of the values of saliency maps.
-
-    See :func:`salient_region` and :func:`draw_from_region`.
+def sample_salient(
+    saliency: Tensor, clusters: int, choice: ClusterChoice, cluster_draw: Tensor, draws: Tensor
+) -> Tensor:
+    """Sample pixels uniformly from one cluster of saliency values, see :func:`salient_region`.
 
     Args:
         saliency: floating ``(B, H, W)``, finite.
         clusters: number of clusters.
-        choice: which cluster.
-        cluster_draw: float ``(B,)`` in ``[0, 1)``, picks the random one.
+        choice: cluster by its center.
+        cluster_draw: float ``(B,)`` in ``[0, 1)``, selects the random cluster.
         draws: float ``(B, T, 2)`` in ``[0, 1)``.
 
     Returns:
-        rows and columns, int64 ``(B, T, 2)``.
+        Rows and columns, int64 ``(B, T, 2)``.
 
     Raises:
         RuntimeError: for maps that are not finite.
     """
-    return draw_from_region(saliency, salient_region(saliency, clusters, choice, cluster_draw), draws)
+    return sample_region(saliency, salient_region(saliency, clusters, choice, cluster_draw), draws)
 
 
-def _stride(height: int, width: int) -> int:
-    """Return how many rows, and columns, on is the next that is looked at."""
-    return max(1, round(math.sqrt(height * width / _SAMPLE)))
-
-
-def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor) -> Region:
-    """Cluster saliency maps by value, and choose one cluster of each.
+def salient_region(saliency: Tensor, clusters: int, choice: ClusterChoice, draw: Tensor) -> Region:
+    """Cluster saliency maps by value, and select one cluster of each.
 
     Source: CutSwap, "Anchor selection": k-means with k = 4, the cluster of the largest center; the other choices are
-    its ablations. Departure: k-means looks at 256 levels, and at every n-th row and column of a map of more than about
-    128 x 128 pixels; saliency maps are enlarged from fewer. Where a map is flat, all of it is salient; where a cluster
-    has fewer than 2 pixels, the 300 most salient are taken (ours).
+    its ablations. Departure: k-means uses 256 levels, and every n-th row and column of a map of more than about
+    128 x 128 pixels; saliency maps are enlarged from fewer. All of a flat map is salient; where a cluster has fewer
+    than 2 pixels, the 300 most salient are taken (ours).
 
     Args:
         saliency: floating ``(B, H, W)``, finite.
         clusters: number of clusters.
-        choice: which cluster.
-        draw: float ``(B,)`` in ``[0, 1)``, picks the random one.
+        choice: cluster by its center.
+        draw: float ``(B,)`` in ``[0, 1)``, selects the random cluster.
 
     Returns:
-        the region, of 2 pixels at least.
+        The region, of 2 pixels at least.
 
     Raises:
         RuntimeError: for maps that are not finite.
     """
-    # all of the map, though k-means looks at a part
+    # all pixels, though k-means uses a part of them
     assert_finite(saliency.amin((1, 2)), saliency.amax((1, 2)))
     height, width = saliency.shape[-2:]
-    stride = _stride(height, width)
+    stride = max(1, round(math.sqrt(height * width / _MAX_CLUSTERED)))
     levels = count_levels(saliency[:, ::stride, ::stride], _LEVELS)
     values, counts = levels.values, levels.counts
     low, high = values[:, :1], values[:, -1:]
-    # the cluster of each level; where a map has fewer values than clusters, some have none
+    # the cluster of each level; where a map has fewer values than clusters, some clusters are empty
     label = torch.searchsorted(cluster(levels, clusters).boundaries.to(values.dtype), values)
     if choice == "random":
         number = torch.arange(clusters, device=values.device)[:, None]
@@ -92,26 +87,26 @@ def salient_region(saliency: Tensor, clusters: int, choice: Choice, draw: Tensor
     else:
         chosen = label[:, -1:] if choice == "max" else label[:, :1]
     member = (label == chosen) & (counts > 0)
-    # levels are the nearest ones; a little more than half their distance, as that is rounded as well
+    # a little more than half the distance of levels, as that is rounded as well
     margin = 0.501 * (high - low) / (_LEVELS - 1)
     above = torch.where(member, values, torch.inf).amin(1, keepdim=True) - margin
     up_to = torch.where(member, values, -torch.inf).amax(1, keepdim=True) + margin
-    # what is beyond the ends of the part belongs to the clusters there
+    # values beyond those that k-means used belong to the outermost clusters
     above = torch.where(chosen == label[:, :1], -torch.inf, above)
     up_to = torch.where(chosen == label[:, -1:], torch.inf, up_to)
 
     few = (counts * member).sum(1, keepdim=True) < 2
-    # the last level from which upwards the sample stands for so many pixels
+    # the highest level from which upwards the sampled pixels represent enough pixels
     from_top = counts.flip(1).cumsum(1).flip(1) * stride**2
-    enough = (from_top >= min(_TOP, height * width)).sum(1, keepdim=True) - 1
+    enough = (from_top >= min(_FALLBACK, height * width)).sum(1, keepdim=True) - 1
     top = values.gather(1, enough.clamp(min=0)) - margin
     flat = high == low
     above = torch.where(flat, -torch.inf, torch.where(few, top, above))[:, 0]
     return Region(above, None if choice == "max" else torch.where(flat | few, torch.inf, up_to)[:, 0])
 
 
-def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
-    """Draw pixels uniformly from a region of saliency maps.
+def sample_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
+    """Sample pixels uniformly from a region of saliency maps.
 
     Args:
         saliency: floating ``(B, H, W)``.
@@ -119,7 +114,7 @@ def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
         draws: float ``(B, T, 2)`` in ``[0, 1)``.
 
     Returns:
-        rows and columns, int64 ``(B, T, 2)``.
+        Rows and columns, int64 ``(B, T, 2)``.
     """
     maps = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
     inside = maps > region.above[:, None, None].to(maps.dtype)
@@ -128,29 +123,29 @@ def draw_from_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
     # a row by its share of the pixels, then a pixel of the row
     per_row = inside.view(torch.uint8).sum(2, dtype=torch.int32)
     up_to_row = per_row.cumsum(1, dtype=torch.int32)
-    row = torch.searchsorted(up_to_row, _pick(draws[..., 0], up_to_row[:, -1:]), right=True)
+    row = torch.searchsorted(up_to_row, _to_index(draws[..., 0], up_to_row[:, -1:]), right=True)
     row = row.clamp_(max=saliency.shape[1] - 1)
-    number = _pick(draws[..., 1], per_row.gather(1, row))
+    number = _to_index(draws[..., 1], per_row.gather(1, row))
     members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2])).cumsum(2, dtype=torch.int32)
     column = torch.searchsorted(members, number[..., None], right=True)[..., 0]
     return torch.stack([row, column.clamp_(max=saliency.shape[2] - 1)], 2)
 
 
-def _pick(draw: Tensor, number: Tensor) -> Tensor:
-    """Return one of so many, int32 from 0; a draw next to 1 may be rounded up to one too many."""
+def _to_index(draw: Tensor, number: Tensor) -> Tensor:
+    """Return int32 in ``[0, number)`` for draws in ``[0, 1)``; a product next to ``number`` may be rounded up to it."""
     return torch.minimum((draw * number).to(torch.int32), number - 1)
 
 
-def draw_from_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
-    """Draw pixels uniformly from the most salient ones: CutSwap's ablation "saliency sorting".
+def sample_top(saliency: Tensor, number: int, draws: Tensor) -> Tensor:
+    """Sample pixels uniformly from the most salient ones: CutSwap's ablation "saliency sorting".
 
     Args:
         saliency: floating ``(B, H, W)``.
-        number: how many pixels count as the most salient.
-        draws: float ``(B, T, 2)`` in ``[0, 1)``; the first of each pair is used.
+        number: number of most salient pixels.
+        draws: float ``(B, T, 2)`` in ``[0, 1)``; only the first of each pair is used.
 
     Returns:
-        rows and columns, int64 ``(B, T, 2)``.
+        Rows and columns, int64 ``(B, T, 2)``.
 
     Raises:
         RuntimeError: for maps that are not finite.

@@ -1,4 +1,4 @@
-"""What the transforms have in common."""
+"""The base class of the transforms of patches."""
 
 from typing import Any
 
@@ -8,16 +8,15 @@ from torch import Tensor
 
 
 class PatchAugmentation(IntensityAugmentationBase2D):
-    """A Kornia transform that changes a patch of each image, and its mask with it.
+    """A Kornia transform that changes a patch of each image, and the image's mask with it.
 
-    A subclass writes ``apply_transform`` and ``apply_transform_mask``; both are functions of the parameters, which
-    ``generator`` draws.
+    A subclass implements ``apply_transform`` and ``apply_transform_mask``, both as functions of the parameters.
 
     Args:
-        generator: draws the parameters.
-        flags: what is fixed, by name.
+        generator: samples the parameters.
+        flags: fixed settings by name.
         p: probability that an image is changed.
-        same_on_batch: draw once for the whole batch.
+        same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Raises:
@@ -28,14 +27,13 @@ class PatchAugmentation(IntensityAugmentationBase2D):
         self, generator: RandomGeneratorBase, flags: dict[str, Any], p: float, same_on_batch: bool, keepdim: bool
     ) -> None:
         if not 0 <= p <= 1:
-            msg = f"`p` is a probability within [0, 1]. Got {p}."
-            raise ValueError(msg)
-        # not by `super()`: a subclass may have other bases of Kornia's, with other arguments
+            raise ValueError(f"`p` is a probability within [0, 1]. Got {p}.")
+        # not `super()`: a subclass may have other bases of Kornia's, with other arguments
         IntensityAugmentationBase2D.__init__(self, p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self._param_generator = generator
         self.flags = flags
 
 
-def on_device_of(images: Tensor, params: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors among ``params``, where the images are; a container mixes arguments of its own in."""
+def params_like(images: Tensor, params: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors among ``params`` on the images' device; containers add arguments of their own."""
     return {key: value.to(images.device) for key, value in params.items() if isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""Colour jitter of patches as one matrix product."""
+"""Color jitter of patches as one matrix product."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# the colour space of NTSC (FCC 47 CFR 73.682): luma, as in torchvision's and Pillow's grey, and two axes of chroma
+# the color space of NTSC (FCC 47 CFR 73.682): luma, as in torchvision's and Pillow's grey, and two axes of chroma
 _TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64
 )
@@ -15,7 +15,7 @@ _GREY = torch.ones(3, 1, dtype=torch.float64) * _LUMA
 _CHROMA = torch.eye(3, dtype=torch.float64) - _GREY
 # turns chroma by a quarter, from red towards green
 _QUARTER_TURN = _TO_YIQ.inverse() @ torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64) @ _TO_YIQ
-#: what any change of saturation and hue is a sum of, (3, 9), and what grey is of red, green and blue
+#: the basis (3, 9) of all changes of saturation and hue, and the weights of red, green and blue in grey
 _CONSTANTS = {
     dtype: (torch.stack([_GREY, _CHROMA, _QUARTER_TURN]).flatten(1).to(dtype), _LUMA.to(dtype))
     for dtype in (torch.float32, torch.float64)
@@ -23,12 +23,12 @@ _CONSTANTS = {
 
 
 class ColorMap(NamedTuple):
-    """What a patch's colours become: ``matrix`` times them, plus ``rest`` times its mean grey, within ``[0, 1]``.
+    """An affine map of a patch's colors: ``matrix`` times them, plus ``rest`` times their mean grey, within ``[0, 1]``.
 
     Attributes:
         matrix: ``(B, C, C)``.
-        rest: what contrast leaves of the mean grey, ``(B,)``.
-        grey: what grey is of the channels, ``(C,)``.
+        rest: share of the mean grey that contrast keeps, ``(B,)``.
+        grey: weights of the channels in grey, ``(C,)``.
     """
 
     matrix: Tensor
@@ -37,23 +37,24 @@ class ColorMap(NamedTuple):
 
 
 def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
-    """Change brightness, contrast about the patch's mean grey, saturation and hue, in this order (ours).
+    """Return the map that changes brightness, contrast about the patch's mean grey, saturation and hue, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
-    luma, as in NVIDIA's DALI, which makes all four one affine map of colour, and values are clamped once. The map costs
-    one pass. Colours that are turned differ visibly from torchvision's, whose turn changes luma.
+    luma, as in NVIDIA's DALI, which makes all four one affine map of color, and values are clamped once. The map costs
+    one pass. Its turned colors differ visibly from torchvision's, whose turn changes luma.
 
     Args:
         jitter: float ``(B, 4)``, factors of brightness, contrast, saturation, and the turn of hue (1 is a full turn).
-        channels: of the images, 1 or 3. Grey images know brightness and contrast only.
+        channels: of the images, 1 or 3. In grey images only brightness and contrast change.
         dtype: of the map, float32 or wider.
 
     Raises:
         ValueError: for images of neither 1 nor 3 channels.
     """
     if channels not in (1, 3):
-        msg = f"Colours are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {channels}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Colors are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {channels}."
+        )
     brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
     gain = brightness * contrast
     rest = brightness - gain
@@ -62,28 +63,28 @@ def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
     basis, luma = (constant.to(jitter.device) for constant in _CONSTANTS[dtype])
     angle, color = hue * (2 * math.pi), gain * saturation
     weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
-    # half precision would show: an autocast region around must not reach this product
+    # autocast must not reach this product: half precision would be visible
     with torch.autocast(jitter.device.type, enabled=False):
         return ColorMap((weights @ basis).view(-1, 3, 3), rest, luma)
 
 
 def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
-    """Return patches in other colours, see :func:`color_map`.
+    """Return patches with jittered colors, see :func:`color_map`.
 
     Args:
         patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3.
         jitter: float ``(B, 4)``.
-        mean: floating ``(B, C, 1)``, the patch's mean colour.
+        mean: floating ``(B, C, 1)``, the patch's mean color.
 
     Returns:
-        the patch in its new colours, of its shape and dtype.
+        The jittered patch, of the same shape and dtype.
 
     Raises:
         ValueError: for patches of neither 1 nor 3 channels.
     """
     dtype = torch.promote_types(patch.dtype, torch.float32)
     colors = color_map(jitter, patch.shape[1], dtype)
-    # as above
+    # without autocast, as above
     with torch.autocast(patch.device.type, enabled=False):
         offset = colors.rest[:, None, None] * (colors.grey @ mean.to(dtype))[:, None]
         if patch.shape[1] == 1:

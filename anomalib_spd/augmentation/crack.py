@@ -6,28 +6,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import UniformGenerator, between, check_range
 
 #: pixels; a thinner line could slip between the centers of pixels
-_LEAST_WIDTH = 0.8
+_MIN_WIDTH = 0.8
 
-#: a line fades out to both sides, and ends at so many of its standard deviations
+#: standard deviations at which a line ends on both sides
 _REACH = 3.0
 
 
 class CrackGenerator(UniformGenerator):
-    """Draws lines that go on for a pixel at a time, and turn a little each time.
+    """A generator of lines that proceed by one pixel at a time and turn a little each time.
 
     Args:
         length: range of a line's length, as a share of the image's shorter side, positive.
-        width: range of its width, likewise; 2 standard deviations.
-        turn: largest turn at each pixel, degrees; besides, a line as a whole is bent by up to a tenth of that.
-        opacity: range of how much of the surface it covers in its middle, within ``(0, 1]``.
+        width: range of its width, as such a share; 2 standard deviations.
+        turn: largest turn at each pixel, degrees; in addition a whole line is bent by up to a tenth of that per pixel.
+        opacity: range of the opacity in its middle, within ``(0, 1]``.
 
     Returns:
-        ``ys``, ``xs``: float ``(B, P)``, the lines' points, pixels; ``lengths``, ``widths``: float ``(B,)``, pixels, of which so many
-        points count; ``opacities``: float ``(B,)``; ``colors``: float ``(B, C)`` in ``[0, 1]``.
+        ``ys``, ``xs``: float ``(B, P)``, the lines' points, pixels; ``lengths``: float ``(B,)``, the number of points that
+        count; ``widths``: float ``(B,)``, pixels; ``opacities``: float ``(B,)``; ``colors``: float ``(B, C)`` in ``[0, 1]``.
 
     Raises:
         ValueError: where a range is not one, or out of bounds.
@@ -41,19 +41,18 @@ class CrackGenerator(UniformGenerator):
         check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
         check_range("opacity", opacity, "shares within (0, 1]", 1)
         if not 0 <= turn <= 180:
-            msg = f"`turn` is an angle within [0, 180], degrees. Got {turn}."
-            raise ValueError(msg)
+            raise ValueError(f"`turn` is an angle within [0, 180], degrees. Got {turn}.")
         self.length, self.width, self.turn, self.opacity = length, width, turn, opacity
 
     def __repr__(self) -> str:
         return f"length={self.length}, width={self.width}, turn={self.turn}, opacity={self.opacity}"
 
     def reach(self, height: int, width: int) -> int:
-        """Return how many pixels no line on an image of this size covers more than, to each side of its middle."""
-        return math.ceil(_REACH * max(_LEAST_WIDTH, self.width[1] * min(height, width)) / 2)
+        """Return an upper bound of the pixels that a line covers on each side of its middle."""
+        return math.ceil(_REACH * max(_MIN_WIDTH, self.width[1] * min(height, width)) / 2)
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
+        """Sample for a batch of ``(B, C, H, W)``."""
         channels, height, width = batch_shape[-3:]
         shorter = min(height, width)
         points = max(1, math.ceil(self.length[1] * shorter))
@@ -62,13 +61,13 @@ class CrackGenerator(UniformGenerator):
         tint = self.uniform(channels, batch_shape, same_on_batch).T
         largest = math.radians(self.turn)
         headings = 2 * math.pi * heading + (largest * (2 * turns - 1 + (2 * bend - 1) / 10)).cumsum(0)
-        # three of five lines are dark, as gaps are; the others are bright, as scratches
+        # three of five lines are dark like gaps, the others bright like scratches
         shade = torch.where(side < 0.6, 0.3 * grey, 1 - 0.3 * grey)
         return {
             "ys": (y * (height - 1) + headings.sin().cumsum(0)).T.contiguous(),
             "xs": (x * (width - 1) + headings.cos().cumsum(0)).T.contiguous(),
             "lengths": (shorter * between(self.length, length)).clamp(min=1),
-            "widths": (shorter * between(self.width, thickness)).clamp(min=_LEAST_WIDTH),
+            "widths": (shorter * between(self.width, thickness)).clamp(min=_MIN_WIDTH),
             "opacities": between(self.opacity, opacity),
             "colors": (shade[:, None] + 0.1 * (2 * tint - 1)).clamp(0, 1),
         }
@@ -77,24 +76,24 @@ class CrackGenerator(UniformGenerator):
 class RandomCrack(PatchAugmentation):
     r"""Draw a thin bent line over the image, dark or bright, fading out to both sides.
 
-    What the published changes are made of is the image's own: its patches, in slightly other colors. Cracks and scratches are
-    thinner than those, and of a color of their own.
+    The published perturbations consist of the image's own patches, in slightly different colors. Cracks and scratches are
+    thinner, and of another color.
 
     Source: ours.
 
     Args:
         length: range of the line's length, as a share of the image's shorter side.
-        width: range of its width, likewise; 2 standard deviations of how it fades out.
+        width: range of its width, as such a share; 2 standard deviations of its profile.
         turn: largest turn at each pixel, degrees.
-        opacity: range of how much of the surface it covers in its middle.
+        opacity: range of the opacity in its middle.
         p: probability that an image is changed.
-        same_on_batch: draw once for the whole batch.
+        same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Shape:
         - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``. Pixels outside the mask are untouched, bit for bit.
-        - Mask (``data_keys=["input", "mask"]``): what is given, :math:`(B, 1, H, W)`, united with the line's pixels.
+        - Mask (``data_keys=["input", "mask"]``): the given one, :math:`(B, 1, H, W)`, united with the line's pixels.
 
     Raises:
         ValueError: for arguments out of bounds.
@@ -123,41 +122,40 @@ class RandomCrack(PatchAugmentation):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their lines."""
-        params = on_device_of(input, params)
+        params = params_like(input, params)
         covered = self._covered(input, params) * params["opacities"][:, None, None, None]
         colors = params["colors"][:, :, None, None].to(covered.dtype)
-        return torch.lerp(input.to(covered.dtype), colors.expand(input.shape), covered.expand(input.shape)).to(
-            input.dtype
-        )
+        blended = torch.lerp(input.to(covered.dtype), colors.expand(input.shape), covered.expand(input.shape))
+        return blended.to(input.dtype)
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the lines' pixels."""
-        covered = self._covered(input, on_device_of(input, params)) > 0
+        covered = self._covered(input, params_like(input, params)) > 0
         return torch.where(covered, input.clamp(min=1), input)
 
     def _covered(self, input: Tensor, params: dict[str, Tensor]) -> Tensor:
-        """Return how much of each pixel its line covers, ``(B, 1, H, W)`` in ``[0, 1]``, in float32 or wider."""
+        """Return the coverage of each pixel by its line, ``(B, 1, H, W)`` in ``[0, 1]``, in float32 or wider."""
         height, width = input.shape[-2:]
         ys, xs = params["ys"], params["xs"]
         reach = self.line.reach(height, width)
         around = torch.arange(-reach, reach + 1, device=ys.device)
-        # the pixels about each point, and how far they are from it
+        # the pixels around each point, and their squared distances from it
         rows, columns = ys.round().long()[..., None] + around, xs.round().long()[..., None] + around
         squares = (rows - ys[..., None]).square()[..., :, None] + (columns - xs[..., None]).square()[..., None, :]
         deviations = (params["widths"] / 2)[:, None, None, None]
         counts = torch.arange(ys.shape[1], device=ys.device) < params["lengths"][:, None]
-        seen = (
+        is_visible = (
             (rows >= 0)[..., :, None]
             & (rows < height)[..., :, None]
             & (columns >= 0)[..., None, :]
             & (columns < width)[..., None, :]
         )
-        seen = seen & counts[..., None, None] & (squares <= (_REACH * deviations) ** 2)
-        shares = torch.where(seen, torch.exp(-squares / (2 * deviations**2)), 0)
+        is_visible = is_visible & counts[..., None, None] & (squares <= (_REACH * deviations) ** 2)
+        shares = torch.where(is_visible, torch.exp(-squares / (2 * deviations**2)), 0)
         index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
         covered = shares.new_zeros(len(ys), height * width)
-        # where points are near each other the nearest decides, in whatever order they come
+        # the nearest point decides, independently of their order
         covered = covered.scatter_reduce(1, index.flatten(1), shares.flatten(1), "amax")
         return covered.view(-1, 1, height, width).to(torch.promote_types(input.dtype, torch.float32))

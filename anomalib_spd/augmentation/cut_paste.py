@@ -1,17 +1,71 @@
-"""CutPaste: a patch of the image, in slightly other colours, at another place of it."""
+"""CutPaste: a patch of the image is pasted at another location, in slightly different colors."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.color_jitter import jitter_colors
-from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from anomalib_spd.augmentation.patches import Patch, once, patches, read, unite, write
+from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, PasteGenerator, ScarGenerator
+from anomalib_spd.augmentation.patches import (
+    Patch,
+    add_to_mask,
+    gather_pixels,
+    locations,
+    patches,
+    scatter_pixels,
+)
 
 
-class RandomCutPaste(PatchAugmentation):
-    r"""Cut a patch of the image, jitter its colours, and paste it at a random place.
+class PasteAugmentation(PatchAugmentation):
+    """The common part of CutPaste and CutPaste-scar.
+
+    Args:
+        size: samples the size of the patch.
+        jitter: see :class:`RandomCutPaste`, as for the others.
+        p: see there.
+        same_on_batch: see there.
+        keepdim: see there.
+    """
+
+    def __init__(
+        self, size: BoxGenerator | ScarGenerator, jitter: Jitter, p: float, same_on_batch: bool, keepdim: bool
+    ) -> None:
+        super().__init__(PasteGenerator(size, jitter), {}, p, same_on_batch, keepdim)
+        self.size = size
+        self.has_jitter = any(jitter)
+
+    def apply_transform(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Return the images ``(B, C, H, W)`` with their patches pasted."""
+        params = params_like(input, params)
+        patch, index = self._target(input, params)
+        pixels = gather_pixels(input, patch.source + locations(params, "source", input.shape[-1]))
+        if self.has_jitter:
+            pixels = jitter_colors(pixels, params["jitter"], patch.mean(pixels))
+        if patch.inside is not None:
+            pixels = torch.where(patch.inside[:, None], pixels, gather_pixels(input, index))
+        return scatter_pixels(input, (index, patch.detach_repetitions(pixels)))
+
+    def apply_transform_mask(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Return the masks ``(B, C, H, W)`` united with the pasted pixels."""
+        patch, index = self._target(input, params_like(input, params))
+        return add_to_mask(input, (index, patch.inside))
+
+    def _target(self, input: Tensor, params: dict[str, Tensor]) -> tuple[Patch, Tensor]:
+        """Return the patches, and the index ``(B, N)`` of where they are pasted."""
+        height, width = input.shape[-2:]
+        angles = params["angles"][:, 0] if "angles" in params else None
+        patch = patches(params, self.size.largest(height, width)[2], (height, width), angles)
+        return patch, patch.offsets + locations(params, "target", width)
+
+
+class RandomCutPaste(PasteAugmentation):
+    r"""Cut a patch of the image, jitter its colors, and paste it at a random location.
 
     Source: Li et al., CutPaste: Self-Supervised Learning for Anomaly Detection and Localization (CVPR 2021), section
     2.2. Ranges are those of its public re-implementations: area 2-15 % of the image, aspect log-uniform.
@@ -20,16 +74,16 @@ class RandomCutPaste(PatchAugmentation):
         scale: range of the patch's area as a share of the image's.
         ratio: range of the patch's width over its height.
         jitter: largest change of brightness, contrast, saturation (factors) and hue (turns), see
-            :func:`jitter_colors`. Images of one channel know the first two only.
+            :func:`color_map`. Images of one channel use the first two only.
         p: probability that an image is changed.
-        same_on_batch: draw once for the whole batch.
+        same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Shape:
         - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3, without
           jitter any.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``. Pixels outside the mask are untouched, bit for bit.
-        - Mask (``data_keys=["input", "mask"]``): what is given, :math:`(B, 1, H, W)`, united with the pasted pixels.
+        - Mask (``data_keys=["input", "mask"]``): the given one, :math:`(B, 1, H, W)`, united with the pasted pixels.
 
     Raises:
         ValueError: for arguments out of bounds, or images that have neither 1 nor 3 channels.
@@ -50,31 +104,4 @@ class RandomCutPaste(PatchAugmentation):
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        box = BoxGenerator(scale, ratio)
-        super().__init__(JitteredGenerator(TwoPlacesGenerator(box), jitter), {}, p, same_on_batch, keepdim)
-        self.box = box
-        self.jittered = any(jitter)
-
-    def apply_transform(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
-    ) -> Tensor:
-        """Return the images ``(B, C, H, W)`` with their patches pasted."""
-        params = on_device_of(input, params)
-        patch = self._patch(input, params)
-        pixels = read(input, patch.at(params["source_ys"], params["source_xs"], input.shape[-1]))
-        if self.jittered:
-            pixels = jitter_colors(pixels, params["jitter"], patch.mean(pixels))
-        target = patch.at(params["target_ys"], params["target_xs"], input.shape[-1])
-        return write(input, (target, once(patch, pixels)))
-
-    def apply_transform_mask(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
-    ) -> Tensor:
-        """Return the masks ``(B, C, H, W)`` united with the pasted pixels."""
-        params = on_device_of(input, params)
-        target = self._patch(input, params).at(params["target_ys"], params["target_xs"], input.shape[-1])
-        return unite(input, (target, None))
-
-    def _patch(self, input: Tensor, params: dict[str, Tensor]) -> Patch:
-        height, width = input.shape[-2:]
-        return patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
+        super().__init__(BoxGenerator(scale, ratio), jitter, p, same_on_batch, keepdim)

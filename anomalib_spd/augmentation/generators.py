@@ -1,4 +1,4 @@
-"""What is random in the transforms, apart from what is done with it."""
+"""The random parameters of the transforms, apart from their use."""
 
 import math
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ import torch
 from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
-from anomalib_spd.augmentation.swap_locations import swap_places
+from anomalib_spd.augmentation.swap_locations import swap_locations
 
-#: a scar that is smaller, in pixels, could slip between the centers of pixels at some angle
-LEAST_SCAR_WIDTH, LEAST_SCAR_LENGTH = 1.5, 2.0
+#: pixels; a smaller scar could slip between the centers of pixels at some angle
+MIN_SCAR_WIDTH, MIN_SCAR_LENGTH = 1.5, 2.0
 
 Jitter = tuple[float, float, float, float]
 
 
 class UniformGenerator(RandomGeneratorBase):
-    """Draws uniform numbers on the device it is moved to, always in float32 or wider.
+    """A generator of uniform numbers on the device that it is moved to, in float32 or wider.
 
-    Half precision would leave holes in the places that can be drawn.
+    In half precision some locations could not be sampled.
     """
 
     def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Keep nothing: numbers are drawn by ``torch.rand``."""
+        """Do nothing: ``torch.rand`` needs no sampler."""
 
     def set_rng_device_and_dtype(self, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
-        """Draw on this device from now on, here and in the generators that this one is made of."""
+        """Set the device and the dtype of this generator and of those that it consists of."""
         super().set_rng_device_and_dtype(device, dtype)
         for part in self.children():
             if isinstance(part, RandomGeneratorBase):
@@ -34,28 +34,27 @@ class UniformGenerator(RandomGeneratorBase):
     def uniform(self, number: int, batch_shape: Sequence[int], same_on_batch: bool) -> Tensor:
         """Return ``number`` draws in ``[0, 1)`` for each image, ``(number, B)``."""
         dtype = torch.promote_types(self.dtype, torch.float32)
-        drawn = 1 if same_on_batch else batch_shape[0]
-        return torch.rand(number, drawn, device=self.device, dtype=dtype).expand(number, batch_shape[0])
+        columns = 1 if same_on_batch else batch_shape[0]
+        return torch.rand(number, columns, device=self.device, dtype=dtype).expand(number, batch_shape[0])
 
 
 def check_range(name: str, value: tuple[float, float], what: str, limit: float = math.inf) -> None:
-    """Refuse what is no range of positive numbers up to a limit.
+    """Refuse a value that is no range of positive numbers up to a limit.
 
     Raises:
-        ValueError: which names the argument, and says what it is a range of.
+        ValueError: with the name of the argument and what it is a range of.
     """
     if not (len(value) == 2 and 0 < value[0] <= value[1] <= limit and value[1] < math.inf):
-        msg = f"`{name}` is a range of {what}. Got {value}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` is a range of {what}. Got {value}.")
 
 
 def between(bounds: tuple[float, float], draw: Tensor) -> Tensor:
-    """Return where draws in ``[0, 1)`` lie within a range."""
+    """Map draws in ``[0, 1)`` linearly to a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * draw
 
 
 class BoxGenerator(UniformGenerator):
-    """Draws the size of a patch: its area uniform, its aspect log-uniform, so that lying and standing are as likely.
+    """A generator of patch sizes of uniform area and log-uniform aspect, so that lying and standing are as likely.
 
     Args:
         scale: range of the patch's area as a share of the image's, within ``(0, 1]``.
@@ -72,14 +71,13 @@ class BoxGenerator(UniformGenerator):
         super().__init__()
         check_range("scale", scale, "shares of the image's area within (0, 1]", 1)
         check_range("ratio", ratio, "positive width / height")
-        self.scale = scale
-        self.ratio = ratio
+        self.scale, self.ratio = scale, ratio
 
     def __repr__(self) -> str:
         return f"scale={self.scale}, ratio={self.ratio}"
 
     def largest(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the height, the width and the area in pixels that no patch on an image of this size exceeds."""
+        """Return upper bounds of the height, the width and the area in pixels on an image of this size."""
         area = self.scale[1] * height * width
         tallest = min(height, math.ceil(math.sqrt(area / self.ratio[0])))
         widest = min(width, math.ceil(math.sqrt(area * self.ratio[1])))
@@ -88,26 +86,25 @@ class BoxGenerator(UniformGenerator):
         return tallest, widest, min(tallest * widest, rounded)
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
+        """Sample for a batch of ``(B, C, H, W)``."""
         height, width = batch_shape[-2:]
         area_draw, ratio_draw = self.uniform(2, batch_shape, same_on_batch)
-        area = between(self.scale, area_draw) * (height * width)
-        root = torch.exp(between((math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2), ratio_draw))
-        side = area.sqrt()
+        root_area = (between(self.scale, area_draw) * (height * width)).sqrt()
+        root_ratio = torch.exp(between((math.log(self.ratio[0]) / 2, math.log(self.ratio[1]) / 2), ratio_draw))
         return {
-            "heights": (side / root).round().clamp(1, height).long(),
-            "widths": (side * root).round().clamp(1, width).long(),
+            "heights": (root_area / root_ratio).round().clamp(1, height).long(),
+            "widths": (root_area * root_ratio).round().clamp(1, width).long(),
         }
 
 
 class ScarGenerator(UniformGenerator):
-    """Draws two scars: thin upright boxes of one size, each with the angle by which the other's content is turned.
+    """A generator of pairs of scars: thin upright boxes of one size, each with an angle to turn the other's pixels by.
 
-    A scar lives in a square that holds it at any angle; the square is what is placed.
+    A scar lies in a square that holds it at any angle; locations are those of the square.
 
     Args:
         width: range of the scar's width, as a share of the image's shorter side, within ``(0, 0.25]``.
-        length: range of the scar's length, likewise.
+        length: range of the scar's length, as such a share.
         degrees: range of the angle, degrees, counter-clockwise as displayed.
 
     Returns:
@@ -121,124 +118,95 @@ class ScarGenerator(UniformGenerator):
     def __init__(self, width: tuple[float, float], length: tuple[float, float], degrees: tuple[float, float]) -> None:
         super().__init__()
         # two squares of up to half the image must fit side by side
-        check_range("width", width, "shares of the image's shorter side within (0, 0.25]", 0.25)
-        check_range("length", length, "shares of the image's shorter side within (0, 0.25]", 0.25)
+        for name, value in (("width", width), ("length", length)):
+            check_range(name, value, "shares of the image's shorter side within (0, 0.25]", 0.25)
         if not (len(degrees) == 2 and -180 <= degrees[0] <= degrees[1] <= 180):
-            msg = f"`degrees` is a range within [-180, 180]. Got {degrees}."
-            raise ValueError(msg)
-        self.width = width
-        self.length = length
-        self.degrees = degrees
+            raise ValueError(f"`degrees` is a range within [-180, 180]. Got {degrees}.")
+        self.width, self.length, self.degrees = width, length, degrees
 
     def __repr__(self) -> str:
         return f"width={self.width}, length={self.length}, degrees={self.degrees}"
 
     def largest(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the height, the width and the area in pixels that no scar's square exceeds on such an image."""
+        """Return upper bounds of the square's height, width and area in pixels on an image of this size."""
         shorter = min(height, width)
-        widest = max(LEAST_SCAR_WIDTH, self.width[1] * shorter)
-        longest = max(LEAST_SCAR_LENGTH, self.length[1] * shorter)
+        widest = max(MIN_SCAR_WIDTH, self.width[1] * shorter)
+        longest = max(MIN_SCAR_LENGTH, self.length[1] * shorter)
         side = min(shorter, math.ceil(math.hypot(widest, longest)))
         return side, side, side * side
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
+        """Sample for a batch of ``(B, C, H, W)``."""
         shorter = min(batch_shape[-2:])
         width_draw, length_draw, *angle_draws = self.uniform(4, batch_shape, same_on_batch)
-        widths = (between(self.width, width_draw) * shorter).clamp(min=LEAST_SCAR_WIDTH)
-        lengths = (between(self.length, length_draw) * shorter).clamp(min=LEAST_SCAR_LENGTH)
+        widths = (between(self.width, width_draw) * shorter).clamp(min=MIN_SCAR_WIDTH)
+        lengths = (between(self.length, length_draw) * shorter).clamp(min=MIN_SCAR_LENGTH)
         sides = torch.hypot(widths, lengths).ceil().clamp(max=self.largest(*batch_shape[-2:])[0]).long()
-        return {
-            "scar_widths": widths,
-            "scar_lengths": lengths,
-            "angles": between(self.degrees, torch.stack(angle_draws, 1)),
-            "heights": sides,
-            "widths": sides,
-        }
+        angles = between(self.degrees, torch.stack(angle_draws, 1))
+        return {"scar_widths": widths, "scar_lengths": lengths, "angles": angles, "heights": sides, "widths": sides}
 
 
-class TwoPlacesGenerator(UniformGenerator):
-    """Draws a patch, and two places for it, independent of one another and uniform: where it is cut and where pasted.
+class PasteGenerator(UniformGenerator):
+    """A generator of a patch, of its two independent, uniform locations, and of the change of its colors.
 
     Args:
-        size: draws the patch.
-
-    Returns:
-        those of ``size`` and ``source_ys``, ``source_xs``, ``target_ys``, ``target_xs``: int64 ``(B,)``, pixels, the
-        patch's first row and column.
-    """
-
-    def __init__(self, size: BoxGenerator | ScarGenerator) -> None:
-        super().__init__()
-        self.size = size
-
-    def __repr__(self) -> str:
-        return repr(self.size)
-
-    def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
-        params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
-        height, width = batch_shape[-2:]
-        # rows of two places, then their columns
-        last = torch.stack([height - params["heights"], width - params["widths"]])[:, None]
-        draws = self.uniform(4, batch_shape, same_on_batch).unflatten(0, (2, 2))
-        # the minimum is for a draw so near to 1 that the product rounds up to the first place outside
-        (source_ys, target_ys), (source_xs, target_xs) = torch.minimum((draws * (last + 1)).long(), last)
-        return params | {
-            "source_ys": source_ys,
-            "source_xs": source_xs,
-            "target_ys": target_ys,
-            "target_xs": target_xs,
-        }
-
-
-class JitteredGenerator(UniformGenerator):
-    """Draws what another generator draws, and how the patch's colours change on the way.
-
-    Args:
-        patch: draws the patch and its places.
+        size: samples the size of the patch.
         jitter: largest change of brightness, contrast and saturation (factors in ``[1 - v, 1 + v]``) and of hue (turns
             in ``[-v, v]``).
 
     Returns:
-        those of ``patch`` and ``jitter``: float ``(B, 4)``, the three factors and the turn of hue.
+        Those of ``size``; ``source_ys``, ``source_xs``, ``target_ys``, ``target_xs``: int64 ``(B,)``, pixels, the first
+        row and column of where the patch is cut and where it is pasted; ``jitter``: float ``(B, 4)``, the three factors
+        and the turn of hue.
 
     Raises:
         ValueError: where a strength is out of bounds.
     """
 
-    def __init__(self, patch: TwoPlacesGenerator, jitter: Jitter) -> None:
+    def __init__(self, size: BoxGenerator | ScarGenerator, jitter: Jitter) -> None:
         super().__init__()
         if len(jitter) != 4 or min(jitter) < 0 or max(jitter[:3]) > 1 or jitter[3] > 0.5:
-            msg = f"`jitter` is brightness, contrast, saturation within [0, 1] and hue within [0, 0.5]. Got {jitter}."
-            raise ValueError(msg)
-        self.patch = patch
+            raise ValueError(
+                f"`jitter` is brightness, contrast, saturation within [0, 1] and hue within [0, 0.5]. Got {jitter}."
+            )
+        self.size = size
         self.jitter = tuple(jitter)
 
     def __repr__(self) -> str:
-        return f"{self.patch!r}, jitter={self.jitter}"
+        return f"{self.size!r}, jitter={self.jitter}"
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
-        params: dict[str, Tensor] = self.patch(batch_shape, same_on_batch)
+        """Sample for a batch of ``(B, C, H, W)``."""
+        params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
+        height, width = batch_shape[-2:]
+        # the rows of both locations, then their columns
+        last = torch.stack([height - params["heights"], width - params["widths"]])[:, None]
+        draws = self.uniform(4, batch_shape, same_on_batch).unflatten(0, (2, 2))
+        # the minimum is for a draw so near to 1 that the product is rounded up to the first location outside
+        (source_ys, target_ys), (source_xs, target_xs) = torch.minimum((draws * (last + 1)).long(), last)
         draw = self.uniform(4, batch_shape, same_on_batch)
         least = [center - strength for center, strength in zip((1, 1, 1, 0), self.jitter, strict=True)]
         low, span = draw.new_tensor([least, [2 * strength for strength in self.jitter]])
-        params["jitter"] = torch.addcmul(low, span, draw.T)
-        return params
+        return params | {
+            "source_ys": source_ys,
+            "source_xs": source_xs,
+            "target_ys": target_ys,
+            "target_xs": target_xs,
+            "jitter": torch.addcmul(low, span, draw.T),
+        }
 
 
 class SwapGenerator(UniformGenerator):
-    """Draws two patches of one size that change places, with anchors from all over the image.
+    """A generator of two patches of one size that swap, with anchors from all over the image.
 
     Args:
-        size: draws the patches' size.
-        tries: anchors that are drawn for the second patch.
+        size: samples the patches' size.
+        tries: number of anchors that are sampled for the second patch.
 
     Returns:
-        those of ``size`` and of :func:`swap_places`; ``full_heights``, ``full_widths``: int64 ``(B,)``, pixels, the size
-        before anchors left less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float
-        ``(B,)``, both in ``[0, 1)``, by which anchors are picked from saliency maps instead.
+        Those of ``size`` and of :func:`swap_locations`; ``full_heights``, ``full_widths``: int64 ``(B,)``, pixels, the
+        size before anchors left less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float
+        ``(B,)``, both in ``[0, 1)``, by which anchors are sampled from saliency maps instead.
 
     Raises:
         ValueError: where patches may be larger than a quarter of the image.
@@ -248,8 +216,9 @@ class SwapGenerator(UniformGenerator):
         super().__init__()
         # up to there one side is at most half of the image's; scars are smaller
         if isinstance(size, BoxGenerator) and size.scale[1] > 0.25:
-            msg = f"Two patches fit side by side up to a quarter of the image each. Got `scale` {size.scale}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Two patches fit side by side up to a quarter of the image each. Got `scale` {size.scale}."
+            )
         self.size = size
         self.tries = tries
 
@@ -257,13 +226,13 @@ class SwapGenerator(UniformGenerator):
         return repr(self.size)
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        """Draw for a batch of ``(B, C, H, W)``."""
+        """Sample for a batch of ``(B, C, H, W)``."""
         params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         size = (batch_shape[-2], batch_shape[-1])
-        drawn = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
-        cluster_draw, draws = drawn[0], drawn[1:].T.contiguous().unflatten(1, (self.tries + 1, 2))
-        limits = torch.tensor(size, device=draws.device)
-        anchors = torch.minimum((draws * limits).long(), limits - 1)
+        cluster_draw, *draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
+        anchor_draws = torch.stack(draws, 1).unflatten(1, (self.tries + 1, 2))
+        limits = torch.tensor(size, device=anchor_draws.device)
+        anchors = torch.minimum((anchor_draws * limits).long(), limits - 1)
         params |= {"full_heights": params["heights"], "full_widths": params["widths"]}
-        params |= {"anchor_draws": draws, "cluster_draw": cluster_draw}
-        return params | swap_places(anchors, params["heights"], params["widths"], size)
+        params |= {"anchor_draws": anchor_draws, "cluster_draw": cluster_draw}
+        return params | swap_locations(anchors, params["heights"], params["widths"], size)

@@ -1,4 +1,4 @@
-"""Colour jitter of whole images: the formulas of torchvision and Kornia, in fewer passes."""
+"""Color jitter of whole images: the formulas of torchvision and Kornia, in fewer passes."""
 
 from typing import Any
 
@@ -7,32 +7,32 @@ from kornia.augmentation import IntensityAugmentationBase2D
 from kornia.augmentation.random_generator import ColorJitterGenerator
 from torch import Tensor
 
-from anomalib_spd.augmentation.base import on_device_of
+from anomalib_spd.augmentation.base import params_like
 
 Range = float | tuple[float, float]
 
 
 class RandomColorJitter(IntensityAugmentationBase2D):
-    """Change brightness, contrast, saturation and hue of images, one after the other, in an order drawn once a batch.
+    """Change brightness, contrast, saturation and hue of images, one after the other, in an order sampled once a batch.
 
-    Draws, formulas and results are those of Kornia's ``ColorJitter``, which has torchvision's formulas: a factor of
+    Parameters, formulas and results are those of Kornia's ``ColorJitter``, which has torchvision's formulas: a factor of
     brightness, of contrast about the mean grey, of saturation, and a turn of hue in HSV, clamped after each. It takes a
-    quarter of the time or less, as no picture in HSV is made (ours).
+    quarter of the time or less, as no image is converted to HSV (ours).
 
-    Source: torchvision's ``ColorJitter``, which draws the order once an image.
+    Source: torchvision's ``ColorJitter``, which samples the order once an image.
 
     Args:
         brightness: largest change of the factor, ``[max(0, 1 - v), 1 + v]``, or its range.
-        contrast: likewise.
-        saturation: likewise.
+        contrast: of the same kind as brightness.
+        saturation: of the same kind as brightness.
         hue: largest turn, within ``[0, 0.5]``, 1 being a full turn, or its range.
         p: probability that an image is changed.
-        same_on_batch: draw once for the whole batch.
+        same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Shape:
-        - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3. Grey images know
-          brightness and contrast only.
+        - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3. In grey images
+          only brightness and contrast change.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``.
 
     Raises:
@@ -58,21 +58,19 @@ class RandomColorJitter(IntensityAugmentationBase2D):
         keepdim: bool = False,
     ) -> None:
         if not 0 <= p <= 1:
-            msg = f"`p` is a probability within [0, 1]. Got {p}."
-            raise ValueError(msg)
+            raise ValueError(f"`p` is a probability within [0, 1]. Got {p}.")
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self._param_generator = ColorJitterGenerator(brightness, contrast, saturation, hue)
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Return the images ``(B, C, H, W)`` in their new colours."""
+        """Return the images ``(B, C, H, W)`` with jittered colors."""
         if input.shape[1] not in (1, 3):
-            msg = f"Colours are jittered in images of 1 or 3 channels. Got {input.shape[1]}."
-            raise ValueError(msg)
+            raise ValueError(f"Colors are jittered in images of 1 or 3 channels. Got {input.shape[1]}.")
         is_grey = input.shape[1] == 1
         dtype = torch.promote_types(input.dtype, torch.float32)
-        factors = on_device_of(input, params)
+        factors = params_like(input, params)
         images = input.to(dtype).clamp(0, 1)
         for number in params["order"].tolist():
             name, step = _STEPS[number]
@@ -82,7 +80,7 @@ class RandomColorJitter(IntensityAugmentationBase2D):
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the luma of ``(B, C, H, W)`` as torchvision and Kornia weigh it, ``(B, 1, H, W)``."""
+    """Return the luma ``(B, 1, H, W)`` of ``(B, C, H, W)``, with the weights of torchvision and Kornia."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, 1)
@@ -106,20 +104,20 @@ def _saturate(images: Tensor, factor: Tensor) -> Tensor:
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Turn hue in HSV by ``(B, 1, 1, 1)``, 1 being a full turn.
 
-    Value and chroma stay. A channel is at its least up to a sixth of a turn from the hue opposite to its own, at its
-    greatest from a third on, and linear between.
+    Value and chroma do not change. A channel has its minimum up to a sixth of a turn from the hue opposite to its own, its
+    maximum from a third on, and is linear between.
     """
     red, green, blue = images.split(1, 1)
     least = torch.minimum(torch.minimum(red, green), blue)
     chroma = torch.maximum(torch.maximum(red, green), blue).sub_(least)
-    # turns away from red: whichever channels are greatest and least, this is HSV's, without a choice between pixels
+    # the distance from red in turns: HSV's, without a case for each order of the channels
     away = (green + blue).sub_(red).sub_(least).div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny))
     hue = away.add_(1).div_(6).copysign_(green - blue) + turn
     own = torch.arange(3, device=hue.device, dtype=hue.dtype)[:, None, None] / 3
-    # two turns more, as the fraction is that of positive numbers
+    # two more turns, so that the fraction is that of a positive number
     from_opposite = (hue + (2 - own)).frac_().sub_(0.5).abs_().clamp_(1 / 6, 1 / 3)
     return torch.addcmul(least - chroma, from_opposite, chroma, value=6).clamp_(0, 1)
 
 
-#: in the numbers of Kornia's ``order``
+#: indexed by Kornia's ``order``
 _STEPS = (("brightness", _brighten), ("contrast", _contrast), ("saturation", _saturate), ("hue", _turn_hue))

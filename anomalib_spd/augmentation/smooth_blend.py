@@ -6,20 +6,20 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.color_jitter import jitter_colors
-from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, JitteredGenerator, TwoPlacesGenerator
-from anomalib_spd.augmentation.patches import patches, read, unite, write
+from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, PasteGenerator
+from anomalib_spd.augmentation.patches import add_to_mask, gather_pixels, locations, patches, scatter_pixels
 
-Halo = Literal["replicate", "literal", "masked"]
+Halo = Literal["replicate", "literal"]
 
 
 class RandomSmoothBlend(PatchAugmentation):
-    r"""Blend a colour-jittered patch of the image smoothly into another place of it.
+    r"""Blend a color-jittered patch of the image smoothly into another location of it.
 
-    A patch is cut, its colours are jittered, and it is laid on a foreground :math:`u` at a random place. With
+    A patch is cut, its colors are jittered, and it is laid on a foreground :math:`u` at a random location. With
     :math:`\alpha` the patch's outline after a Gaussian blur, the result is
-    :math:`\bar x = (1 - \alpha) x + \alpha u`. The blur is what tells it from CutPaste.
+    :math:`\bar x = (1 - \alpha) x + \alpha u`. The blur distinguishes it from CutPaste.
 
     The Gaussian blur of a box is a product of two differences of the normal distribution function, so :math:`\alpha`
     costs no convolution, and only a window around the patch is read and written. The Gaussian ends at ``truncate``
@@ -28,30 +28,29 @@ class RandomSmoothBlend(PatchAugmentation):
 
     Source: Zou et al., SPot-the-Difference Self-Supervised Pre-training (ECCV 2022), section 3. Its strengths are not
     known; ours are those of an unofficial implementation (patch 0.5-1 % of the image, ``sigma`` 8 px at 224 px) and of
-    CutPaste (colour jitter 0.1).
+    CutPaste (color jitter 0.1).
 
     Args:
         scale: range of the patch's area as a share of the image's.
         ratio: range of the patch's width over its height.
         sigma: standard deviation of the blur, in pixels.
         jitter: largest change of brightness, contrast, saturation (factors) and hue (turns), see
-            :func:`jitter_colors`. Images of one channel know the first two only.
-        halo: what lies around the patch on the foreground, where the blurred outline leaks over its edge.
-            ``"replicate"``: the patch's edge continues (ours: no dark halo, and inside the patch the formula as it
-            stands). ``"literal"``: zeros, the formula as it stands, which darkens a ring around the patch.
-            ``"masked"``: nothing; the outline is cut off at the patch and scaled up until its peak is 1.
+            :func:`color_map`. Images of one channel use the first two only.
+        halo: foreground around the patch, where the blurred outline exceeds the patch. ``"replicate"``: the patch's edge
+            continues (ours: no dark halo, and inside the patch the formula as it stands). ``"literal"``: zeros, the
+            formula as it stands, which darkens a ring around the patch.
         truncate: radius of the blur in standard deviations. Beyond three, :math:`\alpha` is below 0.0014: no change of
-            8-bit colour.
+            8-bit color.
         p: probability that an image is changed.
-        same_on_batch: draw once for the whole batch.
+        same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Shape:
         - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``. Pixels outside the mask are untouched, bit for bit.
-        - Mask (``data_keys=["input", "mask"]``): what is given, :math:`(B, 1, H, W)`, united with the pixels where
-          :math:`\alpha > 0`. Give zeros to get the changed pixels alone. Towards its border the change fades out, so it
-          is larger than what is seen.
+        - Mask (``data_keys=["input", "mask"]``): the given one, :math:`(B, 1, H, W)`, united with the pixels where
+          :math:`\alpha > 0`. Give zeros to get the changed pixels alone. The change fades out towards the mask's border,
+          so the mask is larger than what is visible.
 
     Raises:
         ValueError: for arguments out of bounds, or images that have neither 1 nor 3 channels.
@@ -63,7 +62,7 @@ class RandomSmoothBlend(PatchAugmentation):
         >>> augment = AugmentationSequential(RandomSmoothBlend(), data_keys=["input", "mask"])
         >>> negative, mask = augment(image, clean)
 
-        To apply the same once more:
+        Repeat a call by its parameters:
 
         >>> smooth_blend = RandomSmoothBlend()
         >>> first = smooth_blend(image)
@@ -84,82 +83,83 @@ class RandomSmoothBlend(PatchAugmentation):
         keepdim: bool = False,
     ) -> None:
         if not (0 < sigma < math.inf and 0 < truncate < math.inf):
-            msg = f"`sigma` (pixels) and `truncate` (standard deviations) are positive. Got {sigma} and {truncate}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`sigma` (pixels) and `truncate` (standard deviations) are positive. Got {sigma} and {truncate}."
+            )
         if halo not in get_args(Halo):
-            msg = f"`halo` is one of {get_args(Halo)}. Got {halo!r}."
-            raise ValueError(msg)
-        box = BoxGenerator(scale, ratio)
+            raise ValueError(f"`halo` is one of {get_args(Halo)}. Got {halo!r}.")
+        size = BoxGenerator(scale, ratio)
         flags = {"sigma": sigma, "halo": halo, "truncate": truncate}
-        super().__init__(JitteredGenerator(TwoPlacesGenerator(box), jitter), flags, p, same_on_batch, keepdim)
-        self.box = box
-        self.jittered = any(jitter)
+        super().__init__(PasteGenerator(size, jitter), flags, p, same_on_batch, keepdim)
+        self.size = size
+        self.has_jitter = any(jitter)
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the blended images ``(B, C, H, W)``."""
-        params = on_device_of(input, params)
-        height, width = input.shape[-2:]
-        window = self._window(input, params, flags)
-        cut = patches(params["heights"], params["widths"], self.box.largest(height, width)[2], (height, width))
-        patch = read(input, cut.at(params["source_ys"], params["source_xs"], width))
-        if self.jittered:
+        params, (height, width) = params_like(input, params), input.shape[-2:]
+        cut = patches(params, self.size.largest(height, width)[2], (height, width))
+        patch = gather_pixels(input, cut.offsets + locations(params, "source", width))
+        if self.has_jitter:
             patch = jitter_colors(patch, params["jitter"], cut.mean(patch))
 
+        window = self._window(input, params, flags)
         row, column = _nearest(window.rows, params["heights"]), _nearest(window.columns, params["widths"])
-        # the foreground: the patch moved to its place, its edge continued
+        # the foreground: the patch at its target, with its edge continued
         source = ((row * params["widths"][:, None])[:, :, None] + column[:, None]).flatten(1)
         foreground = patch.gather(2, source[:, None].expand(-1, input.shape[1], -1))
         if flags["halo"] == "literal":
             inside = (window.rows == row)[:, :, None] & (window.columns == column)[:, None]
             foreground = foreground * inside.flatten(1)[:, None]
         alpha = _alpha(window, params, flags, input.dtype)[:, None].to(input.dtype)
-        index = window.pixels(width)
-        # interpolation ends exactly at both ends and nowhere between leaves the range of the two
-        return write(input, (index, torch.lerp(read(input, index), foreground, alpha)))
+        index = window.index(width)
+        # interpolation is exact at both ends, and never leaves the range of the two
+        return scatter_pixels(input, (index, torch.lerp(gather_pixels(input, index), foreground, alpha)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
-        params = on_device_of(input, params)
+        params = params_like(input, params)
         window = self._window(input, params, flags)
-        return unite(input, (window.pixels(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
+        return add_to_mask(input, (window.index(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
 
     def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> "_Window":
-        """Return a window that holds everything that changes, as large as the largest patch there can be."""
-        height, width = input.shape[-2:]
-        reach = 0 if flags["halo"] == "masked" else _radius(flags)
-        patch_height, patch_width, _ = self.box.largest(height, width)
+        """Return a window that holds all changed pixels of each image, sized for the largest possible patch."""
+        reach = _radius(flags)
 
-        def positions(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor]:
+        def axis(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor]:
             size = min(limit, size + 2 * reach)
             start, number = (first - reach).clamp(0, limit - size), torch.arange(size, device=input.device)
             return start, (start - first)[:, None] + number
 
-        top, rows = positions(params["target_ys"], patch_height, height)
-        left, columns = positions(params["target_xs"], patch_width, width)
-        return _Window(torch.stack([top, left], 1), rows, columns)
+        height, width = input.shape[-2:]
+        patch_height, patch_width, _ = self.size.largest(height, width)
+        top, rows = axis(params["target_ys"], patch_height, height)
+        left, columns = axis(params["target_xs"], patch_width, width)
+        return _Window(top, left, rows, columns)
 
 
 class _Window(NamedTuple):
-    """A part of each image of a batch, all of one size.
+    """A rectangle of each image of a batch, all of one size.
 
     Attributes:
-        places: its first row and column, int64 ``(B, 2)``.
-        rows: its rows, counted from the first of the patch, int64 ``(B, h)``.
-        columns: likewise, ``(B, w)``.
+        top: its first row, int64 ``(B,)``.
+        left: its first column, int64 ``(B,)``.
+        rows: its rows, relative to the first row of the patch, int64 ``(B, h)``.
+        columns: its columns, relative to the first column of the patch, int64 ``(B, w)``.
     """
 
-    places: Tensor
+    top: Tensor
+    left: Tensor
     rows: Tensor
     columns: Tensor
 
-    def pixels(self, image_width: int) -> Tensor:
+    def index(self, image_width: int) -> Tensor:
         """Return the index of its pixels, int64 ``(B, h * w)``."""
         down, across = (torch.arange(each.shape[1], device=each.device) for each in (self.rows, self.columns))
-        first = torch.add(self.places[:, 1], self.places[:, 0], alpha=image_width)
+        first = torch.add(self.left, self.top, alpha=image_width)
         return first[:, None] + torch.add(across, down[:, None], alpha=image_width).flatten()
 
 
@@ -170,16 +170,16 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype
     ``radius`` and scaled to sum to 1; the sum over the box telescopes into a difference of two distribution functions.
 
     Args:
-        offset: where to evaluate, int64 ``(B, N)``, pixels from the box's first.
+        offset: positions, int64 ``(B, N)``, pixels from the box's first.
         length: pixels of the box, int64 ``(B,)``.
         sigma: standard deviation, pixels.
-        radius: reach of the kernel, pixels.
+        radius: radius of the kernel, pixels.
         dtype: of the result.
 
     Returns:
-        values in ``[0, 1]``, ``(B, N)``.
+        Values in ``[0, 1]``, ``(B, N)``.
     """
-    # there are few different ones
+    # a table, as few of its entries differ
     edges = torch.arange(-radius - 1, radius + 1, device=offset.device, dtype=dtype) + 0.5
     distribution = (edges / (sigma * math.sqrt(2))).erf_()
     to_first, to_last = (
@@ -189,30 +189,18 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype
     return blurred
 
 
-def _outline(
-    window: _Window, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return the factors of the blurred outline, one for each row ``(B, h)`` and column ``(B, w)``, in float32 at least."""
-    # half precision has holes between places
-    dtype = torch.promote_types(dtype, torch.float32)
-    axes = []
-    for offsets, size in ((window.rows, params["heights"]), (window.columns, params["widths"])):
-        blurred = blurred_box(offsets, size, flags["sigma"], _radius(flags), dtype)
-        if flags["halo"] == "masked":
-            blurred = blurred * (offsets == _nearest(offsets, size))
-            blurred = blurred / blurred.amax(dim=1, keepdim=True)
-        axes.append(blurred)
-    return axes[0], axes[1]
-
-
 def _alpha(window: _Window, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype) -> Tensor:
-    """Return the blurred outline ``(B, h * w)``."""
-    rows, columns = _outline(window, params, flags, dtype)
+    """Return the blurred outline ``(B, h * w)``, in float32 or wider."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    rows, columns = (
+        blurred_box(offsets, length, flags["sigma"], _radius(flags), dtype)
+        for offsets, length in ((window.rows, params["heights"]), (window.columns, params["widths"]))
+    )
     return (rows[:, :, None] * columns[:, None]).flatten(1)
 
 
 def _nearest(offsets: Tensor, size: Tensor) -> Tensor:
-    """Return the row or column of the patch, int64 ``(B, N)``, that is nearest to those at ``offsets`` ``(B, N)``."""
+    """Return the row or column of the patch that is nearest to each of ``offsets``, int64 ``(B, N)``."""
     return torch.minimum(offsets.clamp(min=0), size[:, None] - 1)
 
 

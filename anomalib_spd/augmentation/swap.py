@@ -1,5 +1,6 @@
-"""What the forms of CutSwap share: where the two patches lie, and how a container says where."""
+"""The common part of CutSwap's forms: the locations of the two patches, and how a container determines them."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -9,23 +10,25 @@ from kornia.constants import DataKey
 from kornia.geometry.keypoints import Keypoints
 from torch import Tensor
 
-from anomalib_spd.augmentation.anchors import Choice, draw_from_top, draw_salient
-from anomalib_spd.augmentation.base import PatchAugmentation, on_device_of
+from anomalib_spd.augmentation.anchors import ClusterChoice, sample_salient, sample_top
+from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import BoxGenerator, ScarGenerator, SwapGenerator
-from anomalib_spd.augmentation.swap_locations import swap_places
+from anomalib_spd.augmentation.patches import Patch, add_to_mask, gather_pixels, locations, scatter_pixels
+from anomalib_spd.augmentation.swap_locations import swap_locations
 
 Guide = Literal["saliency", "anchors"]
 
 
 class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignore[misc] # Kornia's bases differ in names
-    """A transform of two patches of one size that lie where a saliency map says.
+    """A transform that swaps two patches of one size in salient locations.
 
-    Kornia's containers let a child see what comes with the images while it draws its parameters only where the child is
-    a ``RandomTransplantation``. That is the one reason for this base; nothing else of it is used.
+    A subclass implements :meth:`two_patches`. Kornia's containers let a child see what comes with the images while it
+    samples its parameters only where the child is a ``RandomTransplantation``. That is the only reason for this base;
+    nothing else of it is used.
 
     Args:
-        size: draws the size of the patches.
-        clusters: see :class:`RandomCutSwap`, as the others.
+        size: samples the size of the patches.
+        clusters: see :class:`RandomCutSwap`, as for the others.
         cluster: see there.
         top: see there.
         guide: see there.
@@ -41,7 +44,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         self,
         size: BoxGenerator | ScarGenerator,
         clusters: int,
-        cluster: Choice,
+        cluster: ClusterChoice,
         top: int | None,
         guide: Guide | None,
         p: float,
@@ -49,17 +52,19 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         keepdim: bool,
     ) -> None:
         if clusters < 1 or (top is not None and top < 2):
-            msg = f"`clusters` is 1 or more, and `top` 2 pixels or more. Got {clusters} and {top}."
-            raise ValueError(msg)
-        if cluster not in get_args(Choice) or guide not in (None, *get_args(Guide)):
-            msg = (
-                f"`cluster` is one of {get_args(Choice)}, and `guide` None or one of {get_args(Guide)}. "
+            raise ValueError(f"`clusters` is 1 or more, and `top` 2 pixels or more. Got {clusters} and {top}.")
+        if cluster not in get_args(ClusterChoice) or guide not in (None, *get_args(Guide)):
+            raise ValueError(
+                f"`cluster` is one of {get_args(ClusterChoice)}, and `guide` None or one of {get_args(Guide)}. "
                 f"Got {cluster!r} and {guide!r}."
             )
-            raise ValueError(msg)
         flags = {"clusters": clusters, "cluster": cluster, "top": top, "guide": guide}
         super().__init__(SwapGenerator(size), flags, p, same_on_batch, keepdim)
         self.size = size
+
+    @abstractmethod
+    def two_patches(self, params: dict[str, Tensor], max_area: int, image_size: tuple[int, int]) -> tuple[Patch, Patch]:
+        """Return the patch that is written at the source, and the one at the target; see :func:`patches`."""
 
     def forward(  # type: ignore[override]
         self,
@@ -73,11 +78,11 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         """Return the images with two of their patches swapped.
 
         Args:
-            input: floating ``(B, C, H, W)`` or ``(C, H, W)``; from a container, a mask at times.
-            params: what was drawn before, to repeat it.
+            input: floating ``(B, C, H, W)`` or ``(C, H, W)``; from a container also a mask.
+            params: parameters of an earlier call, to repeat it.
             saliency: floating ``(B, 1, H, W)`` or ``(B, H, W)``, finite.
             anchors: ``(B, T, 2)``, columns and rows of pixels, 2 at least.
-            data_keys: what ``input`` is; containers say so.
+            data_keys: what ``input`` is; containers pass them.
             **kwargs: parameters and flags to override.
 
         Raises:
@@ -86,7 +91,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         """
         if DataKey.MASK in data_keys:
             params = self._params if params is None else params
-            # the map itself has come along only to be read
+            # a container passes the map too, which was only to be read
             if input is params.get("saliency"):
                 return input
             united: Tensor = self.transform_masks(input, params, self.flags, **kwargs)
@@ -95,9 +100,9 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         if params is None:
             params = self.forward_parameters(images.shape)
         if anchors is not None:
-            params.update(self._places_at(anchors, images, params))
+            params.update(self._locations_at(anchors, images, params))
         elif saliency is not None:
-            params.update(self._salient_places(saliency, images, params))
+            params.update(self._salient_locations(saliency, images, params))
         output: Tensor = PatchAugmentation.forward(self, input, params=params, **kwargs)
         return output
 
@@ -108,7 +113,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         params: dict[str, Tensor],
         extra_args: dict[DataKey, dict[str, Any]] | None = None,
     ) -> dict[str, Tensor]:
-        """Complete the parameters by what a container hands over; the containers call this.
+        """Complete the parameters by what a container passes; the containers call this.
 
         Raises:
             ValueError: where the saliency map or the anchors that ``guide`` announces are missing.
@@ -119,45 +124,67 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         key = DataKey.MASK if guide == "saliency" else DataKey.KEYPOINTS
         if key not in data_keys:
             names = [k.name.lower() for k in data_keys]
-            msg = f"guide={guide!r} takes a {key.name.lower()!r} among data_keys. Got {names}."
-            raise ValueError(msg)
+            raise ValueError(f"guide={guide!r} takes a {key.name.lower()!r} among data_keys. Got {names}.")
         images, given = self.transform_tensor(input[data_keys.index(DataKey.INPUT)]), input[data_keys.index(key)]
-        # in place, as Kornia's own do: a container has its record of the parameters already
+        # in place, as Kornia's own do: a container has recorded the parameters already
         if guide == "saliency":
-            params.update(self._salient_places(given, images, params), saliency=given)
+            params.update(self._salient_locations(given, images, params), saliency=given)
         else:
-            params.update(self._places_at(given.data if isinstance(given, Keypoints) else given, images, params))
+            params.update(self._locations_at(given.data if isinstance(given, Keypoints) else given, images, params))
         return params
 
+    def apply_transform(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Return the images ``(B, C, H, W)`` with their patches swapped."""
+        pieces = []
+        for patch, index, other in self._pieces(input, params):
+            read = patch.source + other
+            read = read if patch.inside is None else torch.where(patch.inside, read, index)
+            pieces.append((index, patch.detach_repetitions(gather_pixels(input, read))))
+        return scatter_pixels(input, *pieces)
+
+    def apply_transform_mask(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Return the masks ``(B, C, H, W)`` united with both patches."""
+        return add_to_mask(input, *((index, patch.inside) for patch, index, _ in self._pieces(input, params)))
+
     def transform_keypoint(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
-        """Return the keypoints: a swap moves pixels, not points."""
+        """Return the keypoints unchanged: a swap moves pixels, not points."""
         return input
 
-    def _places_at(self, anchors: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return where the patches lie on images ``(B, C, H, W)`` with these anchors, and how large they are."""
+    def _pieces(self, input: Tensor, params: dict[str, Tensor]) -> list[tuple[Patch, Tensor, Tensor]]:
+        """Return both patches, each with its index ``(B, N)`` and the first pixel ``(B, 1)`` of the other one."""
+        params, (height, width) = params_like(input, params), input.shape[-2:]
+        first, second = self.two_patches(params, self.size.largest(height, width)[2], (height, width))
+        source, target = (locations(params, name, width) for name in ("source", "target"))
+        return [(first, first.offsets + source, target), (second, second.offsets + target, source)]
+
+    def _locations_at(self, anchors: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the locations and sizes of the patches on images ``(B, C, H, W)`` for given anchors."""
         shape = tuple(anchors.shape)
         if len(shape) != 3 or shape[0] != len(images) or shape[1] < 2 or shape[2] != 2:
-            msg = f"Anchors are columns and rows, ({len(images)}, T, 2), of 2 pixels or more. Got {shape}."
-            raise ValueError(msg)
-        params, size = on_device_of(images, params), (images.shape[2], images.shape[3])
+            raise ValueError(f"Anchors are columns and rows, ({len(images)}, T, 2), of 2 pixels or more. Got {shape}.")
+        params, size = params_like(images, params), (images.shape[2], images.shape[3])
         last = torch.tensor(size, device=images.device) - 1
         pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), last)
-        return swap_places(pixels, params["full_heights"], params["full_widths"], size)
+        return swap_locations(pixels, params["full_heights"], params["full_widths"], size)
 
-    def _salient_places(self, saliency: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return where the patches lie on images ``(B, C, H, W)`` of these maps, and how large they are."""
+    def _salient_locations(self, saliency: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the locations and sizes of the patches on images ``(B, C, H, W)`` with these maps."""
         batch, size = len(images), (images.shape[2], images.shape[3])
         if saliency.numel() != batch * size[0] * size[1] or tuple(saliency.shape[-2:]) != size:
             expected = f"({batch}, 1, {size[0]}, {size[1]})"
-            msg = f"One saliency map of an image's own size is taken, {expected}. Got {tuple(saliency.shape)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"One saliency map of an image's own size is taken, {expected}. Got {tuple(saliency.shape)}."
+            )
         if not saliency.is_floating_point():
-            msg = f"Saliency maps are floating. Got {saliency.dtype}."
-            raise TypeError(msg)
-        params, maps = on_device_of(images, params), saliency.to(images.device).reshape(batch, *size)
+            raise TypeError(f"Saliency maps are floating. Got {saliency.dtype}.")
+        params, maps = params_like(images, params), saliency.to(images.device).reshape(batch, *size)
+        draws = params["anchor_draws"]
         if self.flags["top"] is not None:
-            pixels = draw_from_top(maps, self.flags["top"], params["anchor_draws"])
+            pixels = sample_top(maps, self.flags["top"], draws)
         else:
-            draws = params["cluster_draw"].contiguous(), params["anchor_draws"]
-            pixels = draw_salient(maps, self.flags["clusters"], self.flags["cluster"], *draws)
-        return swap_places(pixels, params["full_heights"], params["full_widths"], size)
+            pixels = sample_salient(maps, self.flags["clusters"], self.flags["cluster"], params["cluster_draw"], draws)
+        return swap_locations(pixels, params["full_heights"], params["full_widths"], size)

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from anomalib_spd.augmentation.anchors import Choice, draw_from_region, draw_from_top, salient_region
+from anomalib_spd.augmentation.anchors import ClusterChoice, salient_region, sample_region, sample_top
 from anomalib_spd.saliency import kmeans_1d
 
 
-def _draw(maps: Tensor, choice: Choice = "max", clusters: int = 4, number: int = 400) -> tuple[Tensor, Tensor]:
+def _draw(maps: Tensor, choice: ClusterChoice = "max", clusters: int = 4, number: int = 400) -> tuple[Tensor, Tensor]:
     """Return the values at pixels drawn from each map, and the pixels."""
     draws, draw = torch.rand(len(maps), number, 2), torch.rand(len(maps))
-    pixels = draw_from_region(maps, salient_region(maps, clusters, choice, draw), draws)
+    pixels = sample_region(maps, salient_region(maps, clusters, choice, draw), draws)
     values = maps.flatten(1).gather(1, pixels[..., 0] * maps.shape[2] + pixels[..., 1])
     return values, pixels
 
@@ -102,19 +102,19 @@ def test_dtypes(dtype: torch.dtype) -> None:
 
 def test_an_empty_batch_has_no_pixels() -> None:
     assert _draw(torch.rand(0, 16, 16))[1].shape == (0, 400, 2)
-    assert draw_from_top(torch.rand(0, 16, 16), 300, torch.rand(0, 5, 2)).shape == (0, 5, 2)
+    assert sample_top(torch.rand(0, 16, 16), 300, torch.rand(0, 5, 2)).shape == (0, 5, 2)
 
 
 def test_the_most_salient_pixels() -> None:
     torch.manual_seed(0)
     maps = torch.rand(3, 40, 30)
-    pixels = draw_from_top(maps, 300, torch.rand(3, 5000, 2))
+    pixels = sample_top(maps, 300, torch.rand(3, 5000, 2))
     flat = pixels[..., 0] * 30 + pixels[..., 1]
     for index in range(3):
         top = set(maps[index].flatten().topk(300).indices.tolist())
         assert set(flat[index].tolist()) == top
     # a map of fewer pixels than asked for
-    assert draw_from_top(maps[:, :8, :8], 300, torch.rand(3, 50, 2)).max() < 8
+    assert sample_top(maps[:, :8, :8], 300, torch.rand(3, 50, 2)).max() < 8
 
 
 @pytest.mark.parametrize("size", [16, 400])
@@ -126,7 +126,7 @@ def test_maps_that_are_not_finite_are_refused(size: int, bad: float) -> None:
     with pytest.raises(RuntimeError, match="finite"):
         salient_region(maps, 4, "max", torch.rand(2))
     with pytest.raises(RuntimeError, match="finite"):
-        draw_from_top(maps, 300, torch.rand(2, 3, 2))
+        sample_top(maps, 300, torch.rand(2, 3, 2))
 
 
 def test_extremes_that_k_means_does_not_see_belong_to_the_clusters_at_the_ends() -> None:
@@ -143,13 +143,13 @@ def test_the_greatest_draws_there_are() -> None:
     maps[0, :200] = 1.0
     draws = torch.full((1, 1, 2), 1 - 2**-24)
     assert (draws < 1).all()
-    assert draw_from_region(maps, salient_region(maps, 2, "max", torch.zeros(1)), draws).tolist() == [[[199, 255]]]
+    assert sample_region(maps, salient_region(maps, 2, "max", torch.zeros(1)), draws).tolist() == [[[199, 255]]]
 
 
 def test_compiles_as_one_graph() -> None:
     maps, draws, draw = torch.rand(2, 32, 32), torch.rand(2, 5, 2), torch.rand(2)
 
     def anchors() -> Tensor:
-        return draw_from_region(maps, salient_region(maps, 4, "max", draw), draws)
+        return sample_region(maps, salient_region(maps, 4, "max", draw), draws)
 
     assert (torch.compile(anchors, fullgraph=True, backend="eager")() == anchors()).all()

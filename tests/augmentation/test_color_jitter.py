@@ -1,4 +1,4 @@
-"""Colour jitter against four steps, one after the other, and against torchvision's where the two agree."""
+"""Color jitter against four steps, one after the other, and against torchvision's where the two agree."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _step_by_step(patch: Tensor, jitter: Tensor) -> Tensor:
     patch = brightness * patch
     patch = contrast * patch + (1 - contrast) * _luma(patch).mean(2, keepdim=True)
     patch = saturation * patch + (1 - saturation) * _luma(patch)
-    # NTSC's two axes of chroma, and back by solving for the three colours
+    # NTSC's two axes of chroma, and back by solving for the three colors
     to_yiq = torch.stack(
         [LUMA, torch.tensor([0.5959, -0.2746, -0.3213]).double(), torch.tensor([0.2115, -0.5227, 0.3112]).double()]
     )
@@ -118,11 +118,11 @@ def test_contrast_turns_about_the_given_mean() -> None:
 
 def test_grey_images_know_brightness_and_contrast_only() -> None:
     patch = torch.rand(1, 1, 9)
-    plain, coloured = (
+    plain, colored = (
         jitter_colors(patch, _factors((1.1, 0.8, saturation, hue)), _mean(patch))
         for saturation, hue in ((1.0, 0.0), (0.2, 0.4))
     )
-    assert (plain == coloured).all()
+    assert (plain == colored).all()
     grey = patch.expand(1, 3, 9)
     as_rgb = jitter_colors(grey, _factors((1.1, 0.8, 1, 0)), _mean(grey))
     torch.testing.assert_close(as_rgb, plain.expand(1, 3, 9), rtol=0, atol=1e-6)

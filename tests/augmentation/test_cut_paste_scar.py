@@ -55,7 +55,7 @@ def test_equals_a_loop_bit_for_bit(size: tuple[int, int], channels: int) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colours_are_jittered_about_the_mean_of_what_is_pasted(channels: int) -> None:
+def test_colors_are_jittered_about_the_mean_of_what_is_pasted(channels: int) -> None:
     torch.manual_seed(0)
     image = torch.rand(4, channels, 60, 80, dtype=torch.float64)
     scar = RandomCutPasteScar(**WIDE, jitter=(0.3, 0.5, 0.3, 0.3)).to(torch.float64)

@@ -16,7 +16,7 @@ from anomalib_spd.saliency.clustering import kmeans_1d
 DOT: dict[str, Any] = {"scale": (1e-6, 1e-6), "ratio": (1.0, 1.0)}
 
 
-def _places(params: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _locations(params: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sizes and the two places, rows and columns int64 (B, 2)."""
     pairs = (("heights", "widths"), ("source_ys", "source_xs"), ("target_ys", "target_xs"))
     sizes, source, target = (torch.stack([params[y], params[x]], 1) for y, x in pairs)
@@ -24,7 +24,7 @@ def _places(params: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _assert_apart_and_inside(params: dict[str, Tensor], size: tuple[int, int]) -> None:
-    sizes, source, target = _places(params)
+    sizes, source, target = _locations(params)
     assert sizes.min() >= 1
     assert ((source - target).abs() >= sizes).any(1).all()
     for place in (source, target):
@@ -41,7 +41,7 @@ def _dots(saliency: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
     """Return the first and the second anchor (B, 2) that are drawn for each map (B, H, W)."""
     swap = RandomCutSwap(**DOT, **arguments)
     swap(torch.rand(len(saliency), 1, *saliency.shape[-2:]), saliency=saliency)
-    _, source, target = _places(swap._params)
+    _, source, target = _locations(swap._params)
     return source, target
 
 
@@ -78,7 +78,7 @@ def test_pixels_are_exchanged_and_the_same_again_restores(
     assert _pixels(out) == _pixels(image)
     assert (swap(out, params=params) == image).all()
     expected = image.clone()
-    for index, ((h, w), (sy, sx), (ty, tx)) in enumerate(zip(*(x.tolist() for x in _places(params)), strict=True)):
+    for index, ((h, w), (sy, sx), (ty, tx)) in enumerate(zip(*(x.tolist() for x in _locations(params)), strict=True)):
         expected[index, :, sy : sy + h, sx : sx + w] = image[index, :, ty : ty + h, tx : tx + w]
         expected[index, :, ty : ty + h, tx : tx + w] = image[index, :, sy : sy + h, sx : sx + w]
     assert (out == expected).all()
@@ -126,7 +126,7 @@ def test_patches_begin_in_the_salient_part_unless_shifted_inwards(height: int, w
     salient[:, :2, :2] = salient[:, -2:, -2:] = True
     swap = RandomCutSwap()
     swap(torch.rand(8, 3, height, width), saliency=0.3 + 0.5 * salient)
-    sizes, source, target = _places(swap._params)
+    sizes, source, target = _locations(swap._params)
     limits = torch.tensor([height, width])
     for index in range(8):
         begins = torch.minimum(salient[index].nonzero(), limits - sizes[index]).tolist()
@@ -174,7 +174,7 @@ def test_all_pixels_are_salient(case: str) -> None:
     if case == "no map":
         swap = RandomCutSwap(**DOT)
         swap(torch.rand(4000, 1, 6, 9))
-        places = _places(swap._params)[1:]
+        places = _locations(swap._params)[1:]
     else:
         more = {"flat": {}, "one cluster": {"clusters": 1}, "more top than pixels": {"top": 300}}[case]
         places = _dots(saliency, **more)

@@ -67,7 +67,7 @@ def test_equals_a_loop_bit_for_bit(size: tuple[int, int], channels: int, crowded
     where=st.sampled_from(["anywhere", "saliency", "corner", "one pixel"]),
     seed=st.integers(0, 2**31),
 )
-def test_strips_are_apart_and_inside_and_make_no_colour(
+def test_strips_are_apart_and_inside_and_make_no_color(
     height: int, width: int, arguments: dict[str, Any], where: str, seed: int
 ) -> None:
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What is drawn lies where it is said to lie, and is spread as it is said to be spread."""
+"""Parameters lie within their documented ranges and follow their documented distributions."""
 
 import math
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from anomalib_spd.augmentation.generators import (
     BoxGenerator,
-    JitteredGenerator,
+    PasteGenerator,
     ScarGenerator,
     SwapGenerator,
-    TwoPlacesGenerator,
 )
 
 # so large that rounding to pixels does not show
 SIDE = 20_000
 DRAWS = 2000
 DEGREES = (-30.0, 60.0)
+NO_JITTER = (0.0, 0.0, 0.0, 0.0)
 
 
 def _box() -> BoxGenerator:
@@ -37,9 +37,9 @@ def _scar() -> ScarGenerator:
 EVERY: dict[str, Callable[[], Any]] = {
     "box": _box,
     "scar": _scar,
-    "two boxes": lambda: TwoPlacesGenerator(_box()),
-    "two scars": lambda: TwoPlacesGenerator(_scar()),
-    "jittered": lambda: JitteredGenerator(TwoPlacesGenerator(_box()), (0.1, 0.2, 0.3, 0.05)),
+    "two boxes": lambda: PasteGenerator(_box(), NO_JITTER),
+    "two scars": lambda: PasteGenerator(_scar(), NO_JITTER),
+    "jittered": lambda: PasteGenerator(_box(), (0.1, 0.2, 0.3, 0.05)),
     "swap": lambda: SwapGenerator(_scar()),
 }
 every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
@@ -106,10 +106,10 @@ def test_squares_of_scars_are_no_larger_than_the_largest_and_hold_them(
 
 @settings(deadline=None, max_examples=60)
 @given(height=st.integers(4, 300), width=st.integers(4, 300), seed=st.integers(0, 2**31), scar=st.booleans())
-def test_both_places_lie_inside_the_image(height: int, width: int, seed: int, scar: bool) -> None:
+def test_both_locations_lie_inside_the_image(height: int, width: int, seed: int, scar: bool) -> None:
     torch.manual_seed(seed)
     size = ScarGenerator((0.01, 0.25), (0.01, 0.25), DEGREES) if scar else BoxGenerator((0.005, 1.0), (0.1, 10.0))
-    params = TwoPlacesGenerator(size)((64, 3, height, width))
+    params = PasteGenerator(size, NO_JITTER)((64, 3, height, width))
     for place in ("source", "target"):
         for axis, side, limit in (("ys", "heights", height), ("xs", "widths", width)):
             first = params[f"{place}_{axis}"]
@@ -118,34 +118,34 @@ def test_both_places_lie_inside_the_image(height: int, width: int, seed: int, sc
             assert (first + params[side]).max() <= limit
 
 
-def test_areas_aspects_and_places_are_spread_as_stated() -> None:
+def test_areas_aspects_and_locations_are_distributed_as_documented() -> None:
     torch.manual_seed(0)
-    params = TwoPlacesGenerator(_box())((DRAWS, 3, SIDE, 2 * SIDE))
+    params = PasteGenerator(_box(), NO_JITTER)((DRAWS, 3, SIDE, 2 * SIDE))
     heights, widths = params["heights"].double(), params["widths"].double()
     assert _is_uniform(heights * widths / (2 * SIDE**2), 0.005, 0.01)
     assert _is_uniform((widths / heights).log(), math.log(0.3), math.log(3.0))
-    places = {
+    locations = {
         f"{place}_{axis}": params[f"{place}_{axis}"] / (limit - side)
         for place in ("source", "target")
         for axis, limit, side in (("ys", SIDE, heights), ("xs", 2 * SIDE, widths))
     }
-    for name, place in places.items():
+    for name, place in locations.items():
         assert _is_uniform(place), name
     # independent of one another
-    correlation = torch.corrcoef(torch.stack([*places.values(), heights * widths, widths / heights]))
+    correlation = torch.corrcoef(torch.stack([*locations.values(), heights * widths, widths / heights]))
     assert (correlation - torch.eye(6)).abs().max() < 4 / DRAWS**0.5
 
 
 @pytest.mark.parametrize("axis", ["ys", "xs"])
-def test_first_and_last_place_are_as_likely_as_others(axis: str) -> None:
+def test_first_and_last_location_are_as_likely_as_others(axis: str) -> None:
     torch.manual_seed(0)
     # a pixel on an image of 6 by 6
-    params = TwoPlacesGenerator(BoxGenerator((1e-6, 1e-6), (1.0, 1.0)))((6000, 3, 6, 6))
+    params = PasteGenerator(BoxGenerator((1e-6, 1e-6), (1.0, 1.0)), NO_JITTER)((6000, 3, 6, 6))
     for place in ("source", "target"):
         assert stats.chisquare(params[f"{place}_{axis}"].bincount(minlength=6).numpy()).pvalue > 0.01
 
 
-def test_scars_are_spread_as_stated() -> None:
+def test_scars_are_distributed_as_documented() -> None:
     torch.manual_seed(0)
     params = _scar()((DRAWS, 3, SIDE, 2 * SIDE))
     assert _is_uniform(params["scar_widths"] / SIDE, 0.01, 0.05)
@@ -156,7 +156,7 @@ def test_scars_are_spread_as_stated() -> None:
     assert params["angles"].T.corrcoef()[0, 1].abs() < 4 / DRAWS**0.5
 
 
-def test_jitter_is_spread_around_no_change() -> None:
+def test_jitter_is_distributed_around_no_change() -> None:
     torch.manual_seed(0)
     jitter = EVERY["jittered"]()((DRAWS, 3, 64, 64))["jitter"]
     assert jitter.shape == (DRAWS, 4)
@@ -178,7 +178,7 @@ def test_anchors_and_clusters_are_drawn_uniformly() -> None:
     assert (params["source_xs"] == torch.minimum(xs, 2 * SIDE - params["widths"])).all()
 
 
-def test_two_places_hold_the_full_size_but_for_want_of_room() -> None:
+def test_patches_shrink_only_for_lack_of_room() -> None:
     torch.manual_seed(0)
     params = SwapGenerator(BoxGenerator((0.2, 0.25), (0.5, 2.0)), tries=1)((DRAWS, 3, 60, 60))
     fits = params["heights"] == params["full_heights"]
@@ -206,7 +206,7 @@ def test_device_and_dtype_reach_every_part(make: Callable[[], Any], dtype: torch
     assert all(part.dtype == dtype for part in generator.modules() if isinstance(part, RandomGeneratorBase))
     values = generator((4, 3, 64, 64)).values()
     assert {value.device.type for value in values} == {"meta"}
-    # half precision has holes between places
+    # half precision cannot represent all locations
     assert {v.dtype for v in values} <= {torch.int64, torch.promote_types(dtype, torch.float32)}
 
 
@@ -216,7 +216,7 @@ def test_draws_do_not_coarsen_with_the_dtype(dtype: torch.dtype) -> None:
     generator = EVERY["jittered"]()
     generator.set_rng_device_and_dtype(torch.device("cpu"), dtype)
     params = generator((DRAWS, 3, 4096, 4096))
-    # bfloat16 could tell 256 places apart at the most
+    # bfloat16 represents 256 locations at the most
     for key in ("source_ys", "source_xs", "target_ys", "target_xs"):
         assert len(params[key].unique()) > DRAWS // 2
     assert len(params["jitter"][:, 0].unique()) > DRAWS // 2
@@ -257,4 +257,4 @@ def test_impossible_scars_are_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize("jitter", [(0.1, 0.1, 0.1), (-0.1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0.6)])
 def test_impossible_jitter_is_refused(jitter: Any) -> None:
     with pytest.raises(ValueError, match=r"`jitter` is brightness.*Got"):
-        JitteredGenerator(TwoPlacesGenerator(_box()), jitter)
+        PasteGenerator(_box(), jitter)

@@ -214,7 +214,7 @@ def test_dtypes(make: Callable[..., Any], dtype: torch.dtype) -> None:
     out, changed = augment(image, mask)
     assert out.dtype == changed.dtype == dtype
     reference, footprint = augment(image.double(), mask.double(), params=augment._params)
-    # a swap makes no colours
+    # a swap makes no colors
     eps = 0 if isinstance(transform, (RandomCutSwap, RandomCutSwapScar)) else 8 * torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), reference, atol=eps, rtol=0)
     assert (changed.double() == footprint).all()

@@ -1,4 +1,4 @@
-"""Colour jitter of whole images against Kornia's, and what Kornia asks of its own augmentations."""
+"""Color jitter of whole images against Kornia's, and what Kornia asks of its own augmentations."""
 
 import copy
 import pickle
@@ -107,8 +107,8 @@ def test_grey_images_know_brightness_and_contrast_only() -> None:
     image, jitter = torch.rand(4, 1, 9, 9), RandomColorJitter(0.4, 0.4, 0.9, 0.5)
     out = jitter(image)
     assert out.shape == image.shape
-    colours = jitter._params | {"saturation_factor": torch.ones(4), "hue_factor": torch.zeros(4)}
-    as_rgb = ColorJitter(0.4, 0.4)(image.expand(4, 3, 9, 9), params=colours)
+    colors = jitter._params | {"saturation_factor": torch.ones(4), "hue_factor": torch.zeros(4)}
+    as_rgb = ColorJitter(0.4, 0.4)(image.expand(4, 3, 9, 9), params=colors)
     torch.testing.assert_close(out.expand(4, 3, 9, 9), as_rgb, rtol=0, atol=1e-5)
 
 

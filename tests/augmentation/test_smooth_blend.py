@@ -15,7 +15,7 @@ from anomalib_spd.augmentation import RandomSmoothBlend
 from anomalib_spd.augmentation.color_jitter import jitter_colors
 
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)
-HALOS = ("replicate", "literal", "masked")
+HALOS = ("replicate", "literal")
 every_halo = pytest.mark.parametrize("halo", HALOS)
 
 
@@ -46,9 +46,6 @@ def _by_the_book(
     else:
         u = torch.zeros_like(image)
         u[:, ty : ty + height, tx : tx + width] = patch
-    if halo == "masked":
-        alpha = alpha * box
-        alpha = alpha / alpha.max()
     return (1 - alpha) * image + alpha * u
 
 
@@ -105,7 +102,7 @@ def test_the_mask_is_the_patch_and_the_reach_of_its_blur(halo: Any, size: tuple[
     smooth_blend = RandomSmoothBlend(sigma=2.3, halo=halo)
     augment = AugmentationSequential(smooth_blend, data_keys=["input", "mask"])
     _, mask = augment(torch.rand(8, 3, *size), torch.zeros(8, 1, *size))
-    reach = 0 if halo == "masked" else math.ceil(3 * 2.3)
+    reach = math.ceil(3 * 2.3)
     expected = torch.zeros_like(mask)
     for index in range(8):
         h, w, y, x = (int(smooth_blend._params[k][index]) for k in ("heights", "widths", "target_ys", "target_xs"))
@@ -117,7 +114,6 @@ def test_replicate_leaves_no_dark_halo() -> None:
     torch.manual_seed(0)
     grey = torch.full((4, 3, 64, 64), 0.5)
     assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3)(grey).sub(0.5).abs().max() < 1e-6
-    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="masked")(grey).sub(0.5).abs().max() < 1e-6
     assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="literal")(grey).min() < 0.45
 
 

@@ -1,4 +1,4 @@
-"""Where two patches change places, against a search by brute force over all shares of their size."""
+"""The locations of two patches that swap, against a brute-force search over all shares of their size."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anomalib_spd.augmentation.swap_locations import swap_places
+from anomalib_spd.augmentation.swap_locations import swap_locations
 
 Pair = tuple[int, int]
 
@@ -42,17 +42,17 @@ def _largest_share(anchors: list[Pair], size: Pair, image: Pair) -> float:
 
 def _swap(anchors: list[list[Pair]], sizes: list[Pair], image: Pair) -> list[dict[str, int]]:
     heights, widths = torch.tensor(sizes).T
-    places = swap_places(torch.tensor(anchors), heights, widths, image)
-    used = places.pop("anchors")
-    assert all(value.dtype == torch.int64 and value.shape == (len(sizes),) for value in places.values())
+    locations = swap_locations(torch.tensor(anchors), heights, widths, image)
+    used = locations.pop("anchors")
+    assert all(value.dtype == torch.int64 and value.shape == (len(sizes),) for value in locations.values())
     # columns and rows, of which the patches may have been shifted
     assert used.dtype == torch.int64
     assert used[:, 0].flip(1).tolist() == [list(own[0]) for own in anchors]
     for (x, y), height, width, *target in zip(
-        used[:, 1].tolist(), *(places[k].tolist() for k in ("heights", "widths", "target_ys", "target_xs")), strict=True
+        used[:, 1].tolist(), *(locations[k].tolist() for k in ("heights", "widths", "target_ys", "target_xs")), strict=True
     ):
         assert _placed((y, x), (height, width), image) == tuple(target)
-    return [{key: int(value[index]) for key, value in places.items()} for index in range(len(sizes))]
+    return [{key: int(value[index]) for key, value in locations.items()} for index in range(len(sizes))]
 
 
 @st.composite
@@ -82,7 +82,7 @@ def _cases(draw: st.DrawFn) -> tuple[list[list[Pair]], list[Pair], Pair]:
 
 @settings(deadline=None, max_examples=400)
 @given(case=_cases())
-def test_places_are_those_of_a_search(case: tuple[list[list[Pair]], list[Pair], Pair]) -> None:
+def test_locations_are_those_of_a_search(case: tuple[list[list[Pair]], list[Pair], Pair]) -> None:
     anchors, sizes, image = case
     for own, size, place in zip(anchors, sizes, _swap(anchors, sizes, image), strict=True):
         shrunk = place["heights"], place["widths"]
@@ -113,7 +113,7 @@ def _crowded(anchors: list[Pair], size: Pair, image: Pair) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("anchor", [(0, 0), (63, 47), (0, 47), (30, 20), (63, 0)])
-def test_one_anchor_for_both_leaves_a_place_half_the_image_away(anchor: Pair) -> None:
+def test_one_anchor_for_both_puts_the_second_half_the_image_away(anchor: Pair) -> None:
     image = (64, 48)
     place = _crowded([anchor] * 5, (10, 8), image)
     size = place["heights"], place["widths"]
@@ -132,7 +132,7 @@ def test_no_pixel_is_lost_to_rounding() -> None:
     distances, sizes = torch.combinations(torch.arange(1, 129)).T
     anchors = torch.zeros(len(sizes), 2, 2, dtype=torch.int64)
     anchors[:, 1, 0] = distances
-    assert (swap_places(anchors, sizes, sizes, (512, 512))["heights"] == distances).all()
+    assert (swap_locations(anchors, sizes, sizes, (512, 512))["heights"] == distances).all()
 
 
 def test_the_anchor_that_leaves_most_is_taken() -> None:
@@ -144,9 +144,9 @@ def test_images_of_a_batch_do_not_meet() -> None:
     torch.manual_seed(0)
     anchors = torch.randint(0, 30, (8, 4, 2))
     heights, widths = torch.randint(1, 15, (2, 8))
-    together = swap_places(anchors, heights, widths, (30, 30))
+    together = swap_locations(anchors, heights, widths, (30, 30))
     for index in range(8):
-        one: dict[str, Tensor] = swap_places(
+        one: dict[str, Tensor] = swap_locations(
             anchors[index : index + 1], heights[index : index + 1], widths[index : index + 1], (30, 30)
         )
         assert all((together[key][index] == one[key][0]).all() for key in one)

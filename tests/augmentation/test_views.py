@@ -80,7 +80,7 @@ def test_moco_v2_has_the_view_of_simsiam() -> None:
 def _distance(view: View) -> float:
     """Mean distance from the anchor, flipped or not."""
     torch.manual_seed(0)
-    # a smooth picture: what is measured is where things are and what colour they have
+    # a smooth picture: what is measured is where things are and what color they have
     images = nn.functional.interpolate(torch.rand(64, 3, 6, 6), size=96, mode="bicubic").clamp(0, 1)
     anchor, out = anchor_view(64)(images), view(64)(images)
     flipped = anchor.flip(-1)
