@@ -113,7 +113,7 @@ class RandomSmoothBlend(PatchAugmentation):
             inside = (window.rows == row)[:, :, None] & (window.columns == column)[:, None]
             foreground = foreground * inside.flatten(1)[:, None]
         alpha = _alpha(window, params, flags, input.dtype)[:, None].to(input.dtype)
-        index = window.index(width)
+        index = window.pixel_index(width)
         # interpolation is exact at both ends, and never leaves the range of the two
         return scatter_pixels(input, (index, torch.lerp(gather_pixels(input, index), foreground, alpha)))
 
@@ -123,7 +123,7 @@ class RandomSmoothBlend(PatchAugmentation):
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
         params = params_like(input, params)
         window = self._window(input, params, flags)
-        return add_to_mask(input, (window.index(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
+        return add_to_mask(input, (window.pixel_index(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
 
     def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> "_Window":
         """Return a window that holds all changed pixels of each image, sized for the largest possible patch."""
@@ -156,7 +156,7 @@ class _Window(NamedTuple):
     rows: Tensor
     columns: Tensor
 
-    def index(self, image_width: int) -> Tensor:
+    def pixel_index(self, image_width: int) -> Tensor:
         """Return the index of its pixels, int64 ``(B, h * w)``."""
         down, across = (torch.arange(each.shape[1], device=each.device) for each in (self.rows, self.columns))
         first = torch.add(self.left, self.top, alpha=image_width)

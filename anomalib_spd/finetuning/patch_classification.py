@@ -17,7 +17,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
 )
-from anomalib_spd.augmentation.anchors import Choice
+from anomalib_spd.augmentation.anchors import ClusterChoice
 from anomalib_spd.training.heads import mlp
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import takes_saliency
@@ -83,7 +83,7 @@ class PatchClassification(TrainingModule):
         classifier: str = "efficientnet_lite0_in1k",
         layers: Sequence[str] | None = None,
         clusters: int = 4,
-        cluster: Choice = "max",
+        cluster: ClusterChoice = "max",
         top: int | None = None,
         all_levels: bool = False,
         scale: tuple[float, float] = (0.02, 0.15),

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from anomalib_spd.augmentation.change_mask import visibly_changed
+from anomalib_spd.augmentation.change_mask import change_mask
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.losses import mean_square
 from anomalib_spd.training.module import TrainingModule
@@ -121,7 +121,7 @@ class LocalSPD(TrainingModule):
             saliency: maps ``(B, H, W)`` that guide the transforms which take them.
         """
         perturbed = self.perturbation(images, saliency)
-        return perturbed, visibly_changed(images, perturbed)
+        return perturbed, change_mask(images, perturbed)
 
     def features(self, network: Any, images: Tensor) -> list[Tensor]:
         """Return the maps ``(B, C, h, w)`` of the layers, of images ``(B, 3, H, W)`` in ``[0, 1]``."""

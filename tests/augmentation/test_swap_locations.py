@@ -49,7 +49,9 @@ def _swap(anchors: list[list[Pair]], sizes: list[Pair], image: Pair) -> list[dic
     assert used.dtype == torch.int64
     assert used[:, 0].flip(1).tolist() == [list(own[0]) for own in anchors]
     for (x, y), height, width, *target in zip(
-        used[:, 1].tolist(), *(locations[k].tolist() for k in ("heights", "widths", "target_ys", "target_xs")), strict=True
+        used[:, 1].tolist(),
+        *(locations[k].tolist() for k in ("heights", "widths", "target_ys", "target_xs")),
+        strict=True,
     ):
         assert _placed((y, x), (height, width), image) == tuple(target)
     return [{key: int(value[index]) for key, value in locations.items()} for index in range(len(sizes))]
