@@ -1,10 +1,10 @@
-"""How long the transforms and the saliency take, beside what a user would take instead.
+"""The speed of the transforms and of the saliency, beside the usual alternatives.
 
     python speed/augmentation.py            # as in docs/results/augmentation.md
     python speed/augmentation.py --compile  # with torch.compile as well
 
-Runs on the GPU where there is one. Everything is timed in turns, once a round, so that a busy machine slows all alike;
-what is printed are medians, and ratios of medians. The figures on record were taken without `THP_MEM_ALLOC_ENABLE`.
+It runs on the GPU where there is one. Calls alternate, one of each a round, so that a busy machine slows all alike; medians
+and ratios of medians are printed. `--clock cpu` counts the process's CPU time: on a busy machine, with `--threads 1`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pil_reference import cut_paste, cut_swap, cut_swap_per_image, per_image, sm
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-import anomalib_spd  # noqa: F401 - registers our classifier with timm
+import anomalib_spd  # noqa: F401 - registers its classifier with timm
 from anomalib_spd.augmentation import (
     RandomCrack,
     RandomCutPaste,
@@ -38,8 +38,10 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, kmeans_1d
 
 Timed = dict[str, Callable[[], object]]
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
-#: operations that make a tensor or another view of one
+#: operations that touch no data
 NO_WORK = {"alias", "as_strided", "detach", "empty", "empty_strided", "lift_fresh", "view", "_unsafe_view"}
 
 
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the images, pixels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--compile", action="store_true", help="time the compiled transforms as well")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -60,14 +63,15 @@ def main() -> None:
     maps = saliency_like(images)
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{device} ({name}), {arguments.threads} of {os.cpu_count()} threads")
+    clock = CLOCKS[arguments.clock]
+    print(f"{device} ({name}), {arguments.threads} of {os.cpu_count()} threads, {arguments.clock} time")
     print(f"torch {torch.__version__}, kornia {kornia.__version__}, torchvision {torchvision.__version__}")
     print(f"\nTransforms of {tuple(images.shape)} {images.dtype}, median of {arguments.rounds} rounds\n")
-    transforms(images, maps, arguments.rounds, arguments.compile)
+    transforms(images, maps, arguments.rounds, arguments.compile, clock)
     print("\nk-means with k = 4\n")
-    clustering(maps)
+    clustering(maps, clock)
     print("\nLayerCAM of five layers, the class of the greatest logit\n")
-    layer_cam(arguments.size, device)
+    layer_cam(arguments.size, device, clock)
 
 
 def saliency_like(images: Tensor) -> Tensor:
@@ -78,8 +82,8 @@ def saliency_like(images: Tensor) -> Tensor:
     return maps / maps.amax((1, 2, 3), keepdim=True)
 
 
-def in_turns(timed: Timed, rounds: int, device: torch.device, warm_up: int = 3) -> dict[str, float]:
-    """Return the median milliseconds of each, one call of each a round."""
+def alternate(timed: Timed, rounds: int, device: torch.device, clock: Clock, warm_up: int = 3) -> dict[str, float]:
+    """Return the median milliseconds of each call, one call of each a round."""
 
     def finish() -> None:
         if device.type == "cuda":
@@ -89,16 +93,16 @@ def in_turns(timed: Timed, rounds: int, device: torch.device, warm_up: int = 3) 
     for number in range(warm_up + rounds):
         for name, call in timed.items():
             finish()
-            start = time.perf_counter()
+            start = clock()
             call()
             finish()
             if number >= warm_up:
-                taken[name].append((time.perf_counter() - start) * 1e3)
+                taken[name].append((clock() - start) * 1e3)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def launches(call: Callable[[], object]) -> int:
-    """Return how many operations that touch data a call consists of: on a GPU, kernels."""
+    """Return the number of operations of a call that touch data: on a GPU, kernels."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         call()
     return sum(
@@ -107,8 +111,8 @@ def launches(call: Callable[[], object]) -> int:
     )
 
 
-def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> None:
-    """Time the transforms, Kornia's nearest, and per-image references."""
+def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool, clock: Clock) -> None:
+    """Time the transforms, the most similar ones of Kornia, and per-image references."""
     ours = {
         "SmoothBlend": RandomSmoothBlend(),
         "CutPaste": RandomCutPaste(),
@@ -133,40 +137,42 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool) -> Non
     timed["Kornia's RandomErasing"] = partial(erasing, images)
     timed["Kornia's RandomCutMixV2"] = partial(cut_mix, images, labels)
     timed["Kornia's ColorJitter"] = partial(jitter, images)
-    taken = in_turns(timed, rounds, images.device)
+    taken = alternate(timed, rounds, images.device, clock)
 
-    # the references take so long that few rounds will do
+    # few rounds, as the references are slow
     references: Timed = {
         "SmoothBlend": partial(per_image, images, smooth_blend),
         "CutPaste": partial(per_image, images, cut_paste),
         "CutSwap": partial(per_image, images, cut_swap),
         "CutSwap, given maps": partial(cut_swap_per_image, images, maps),
     }
-    slow = in_turns(references, max(rounds // 10, 3), images.device, warm_up=1)
-    print(f"{'':36}{'ms':>8} {'x clone':>8} {'launches':>9} {'PIL, ms':>8} {'x faster':>9}")
+    slow = alternate(references, max(rounds // 10, 3), images.device, clock, warm_up=1)
+    header = f"{'':36}{'ms':>8} {'x erasing':>10} {'x CutMix':>9} {'launches':>9} {'PIL, ms':>8} {'x faster':>9}"
+    print(header)
     for name, milliseconds in taken.items():
-        line = f"{name:36}{milliseconds:8.2f} {milliseconds / taken['x.clone()']:8.2f} {launches(timed[name]):9}"
+        ratios = [milliseconds / taken[f"Kornia's {each}"] for each in ("RandomErasing", "RandomCutMixV2")]
+        line = f"{name:36}{milliseconds:8.2f} {ratios[0]:10.2f} {ratios[1]:9.2f} {launches(timed[name]):9}"
         reference = slow.get(name.removesuffix(", compiled"))
         print(line + (f" {reference:8.1f} {reference / milliseconds:9.1f}" if reference else ""))
 
 
-def clustering(maps: Tensor) -> None:
-    """Time the batched k-means against scikit-learn's, which takes maps one by one."""
+def clustering(maps: Tensor, clock: Clock) -> None:
+    """Time the batched k-means against scikit-learn's, which clusters maps one by one."""
     rows = maps.flatten(1).double().cpu().numpy()[:, :, None]
     some = rows[:4]
-    taken = in_turns(
+    taken = alternate(
         {
             "kmeans_1d": partial(kmeans_1d, maps, 4),
             "kmeans_1d, 256 levels": partial(kmeans_1d, maps, 4, bins=256),
         },
         10,
         maps.device,
+        clock,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = in_turns(
-            {"": lambda: [KMeans(4, n_init=10, random_state=0).fit(row) for row in some]}, 3, maps.device, warm_up=0
-        )[""]
+        fits: Timed = {"": lambda: [KMeans(4, n_init=10, random_state=0).fit(row) for row in some]}
+        theirs = alternate(fits, 3, maps.device, clock, warm_up=0)[""]
     theirs *= len(rows) / len(some)
     print(f"{f'{tuple(maps.shape)}':36}{'ms':>8} {'x faster':>9}")
     for name, milliseconds in taken.items():
@@ -174,8 +180,8 @@ def clustering(maps: Tensor) -> None:
     print(f"{f'KMeans(n_init=10), from {len(some)} maps':36}{theirs:8.1f}")
 
 
-def layer_cam(size: int, device: torch.device) -> None:
-    """Time all maps of a batch against one step of training on it."""
+def layer_cam(size: int, device: torch.device, clock: Clock) -> None:
+    """Time all maps of a batch against one training step on it."""
     models = {
         "EfficientNet-Lite0": (timm.create_model("efficientnet_lite0_in1k", pretrained=True), 16),
         "VGG16": (torchvision.models.vgg16(weights=None), 4),
@@ -190,7 +196,7 @@ def layer_cam(size: int, device: torch.device) -> None:
             model.zero_grad(set_to_none=True)
             model(images).amax(1).sum().backward()
 
-        taken = in_turns({"step": step, "cam": partial(cam, images)}, 5, device, warm_up=1)
+        taken = alternate({"step": step, "cam": partial(cam, images)}, 5, device, clock, warm_up=1)
         label = f"{name}, {batch} images"
         print(f"{label:36}{taken['cam']:8.0f} {taken['cam'] / taken['step']:21.2f}")
 

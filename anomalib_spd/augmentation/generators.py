@@ -229,8 +229,8 @@ class SwapGenerator(UniformGenerator):
         """Sample for a batch of ``(B, C, H, W)``."""
         params: dict[str, Tensor] = self.size(batch_shape, same_on_batch)
         size = (batch_shape[-2], batch_shape[-1])
-        cluster_draw, *draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
-        anchor_draws = torch.stack(draws, 1).unflatten(1, (self.tries + 1, 2))
+        draws = self.uniform(2 * self.tries + 3, batch_shape, same_on_batch)
+        cluster_draw, anchor_draws = draws[0], draws[1:].T.contiguous().unflatten(1, (self.tries + 1, 2))
         limits = torch.tensor(size, device=anchor_draws.device)
         anchors = torch.minimum((anchor_draws * limits).long(), limits - 1)
         params |= {"full_heights": params["heights"], "full_widths": params["widths"]}

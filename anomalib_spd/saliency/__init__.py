@@ -1,4 +1,4 @@
-"""Where a classifier looks: LayerCAM maps of several depths, kept on disk, and what of them is salient."""
+"""Saliency: LayerCAM maps of several depths of a classifier, their cache on disk, and their clustering."""
 
 from anomalib_spd.saliency.cache import SaliencyCache
 from anomalib_spd.saliency.clustering import Clusters, kmeans_1d

@@ -1,4 +1,4 @@
-"""Maps of a classifier on disk: a picture is looked at once, whatever process asks, in whatever epoch."""
+"""LayerCAM maps on disk: each image is computed once for all processes and epochs."""
 
 import itertools
 import warnings
@@ -14,28 +14,28 @@ from torch import Tensor, nn
 from anomalib_spd.files import atomic_write, digest
 from anomalib_spd.saliency.layer_cam import LayerCAM, TopK
 
-# part of every key: to be counted up when LayerCAM computes other maps from the same
-_EDITION = "1"
+# part of every key; increment it when LayerCAM computes different maps from the same input
+_VERSION = "1"
 
 
 class SaliencyCache:
-    """LayerCAM maps kept in a folder, under a name made of all that they depend on.
+    """A folder of LayerCAM maps, each in a file named by a digest of everything that it depends on.
 
     That is the image's bytes, shape and dtype, the model's structure, parameters and buffers, the layers and the
-    target. Maps of anything else are missed, never taken for one's own, so several models may share a folder, and many
-    processes may use it at once: a file takes its name only when it is whole. Nothing is ever removed. Files that start
-    with a dot were left by killed writers, and may be deleted while no process writes.
+    target. So several models may share a folder, and many processes may use it at once: files are written atomically.
+    Nothing is removed. Files that start with a dot were left by killed processes, and may be deleted while no process
+    writes.
 
-    Maps are stored in half precision (safetensors with a check sum, one file an image), and rounded to it also when they
-    are fresh: the same values are returned cold and warm. What cannot be read is computed again and replaced; its last
-    bits may then be others, as they depend on the company in which an image is computed.
+    Maps are stored in half precision (safetensors with a checksum, one file an image), and new ones are rounded to it
+    too, so that the first call returns the same values as later ones. A damaged file is computed again and replaced; its
+    last bits may differ, as they depend on the other images of the batch.
 
     Source: ours.
 
     Args:
         folder: is made when the first maps are written.
-        cam: computes what is missing. The weights of its model are read here, once: they must not change afterwards.
-        target: whose logit is explained, see ``Target``; one rule for all images.
+        cam: computes missing maps. The weights of its model are read once, here, and must not change afterwards.
+        target: the explained logit, see ``Target``; one rule for all images.
 
     Examples:
         >>> import tempfile, timm, anomalib_spd
@@ -50,12 +50,12 @@ class SaliencyCache:
         self.folder = Path(folder)
         self.cam = cam
         self.target = target
-        origin = (_EDITION, _fingerprint(cam.model), cam.layers, target)
+        origin = (_VERSION, _fingerprint(cam.model), cam.layers, target)
         self._origin = repr(origin).encode()
         self._has_warned = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the maps of a batch; those that are not in the folder are computed in one go and put there.
+        """Return the maps of a batch; missing ones are computed in one batch and stored.
 
         Args:
             images: as :class:`LayerCAM` takes them, ``(B, C, H, W)``.
@@ -64,15 +64,14 @@ class SaliencyCache:
             float32 ``(B, L, H, W)`` in ``[0, 1]`` with the precision of float16, on the device of the images.
 
         Raises:
-            ValueError: those of :class:`LayerCAM`.
+            ValueError: as :class:`LayerCAM`.
 
         Warns:
-            UserWarning: a file is damaged (it is named), or the folder cannot be written to (once; maps are returned
-                all the same).
+            UserWarning: for a damaged file, or (once) a folder that cannot be written to; maps are returned anyway.
         """
         keys = [self._key(image) for image in images.detach().cpu()]
         maps = torch.empty(len(images), len(self.cam.layers), *images.shape[-2:], dtype=torch.float16)
-        # an image that is twice in the batch is computed once
+        # a repeated image is computed once
         missing = {key: index for index, key in enumerate(keys) if not self._read(key, maps[index])}
         if missing:
             fresh = self.cam(images[list(missing.values())], self.target).half().cpu()
@@ -91,7 +90,7 @@ class SaliencyCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def _read(self, key: str, out: Tensor) -> bool:
-        """Copy stored maps into ``out``, float16 ``(L, H, W)``; tells whether there were any."""
+        """Copy stored maps into ``out``, float16 ``(L, H, W)``; return whether there were any."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -100,10 +99,10 @@ class SaliencyCache:
         try:
             stored = load(content)
             maps = stored["maps"]
-            if maps.dtype == out.dtype and maps.shape == out.shape and _check_sum(maps).equal(stored["check_sum"]):
+            if maps.dtype == out.dtype and maps.shape == out.shape and _checksum(maps).equal(stored["check_sum"]):
                 out.copy_(maps)
                 return True
-            reason = "its maps are of another shape or dtype, or do not fit their check sum"
+            reason = "its maps are of another shape or dtype, or do not match their checksum"
         except (SafetensorError, KeyError) as error:
             reason = repr(error)
         warnings.warn(f"The saliency maps in {path} are damaged and computed again: {reason}", stacklevel=3)
@@ -111,18 +110,18 @@ class SaliencyCache:
 
     def _write(self, key: str, maps: Tensor) -> None:
         try:
-            # no sync, which takes long for one file an image: the check sum finds what a crash of the machine has left
+            # no sync, which is slow for one file an image: the checksum detects damage by a crash of the machine
             with atomic_write(self._path(key), sync=False) as file:
-                file.write(save({"maps": maps, "check_sum": _check_sum(maps)}))
+                file.write(save({"maps": maps, "check_sum": _checksum(maps)}))
         except OSError as error:
             if not self._has_warned:
-                warnings.warn(f"Saliency maps cannot be kept in {self.folder}: {error}", stacklevel=3)
+                warnings.warn(f"Saliency maps cannot be stored in {self.folder}: {error}", stacklevel=3)
             self._has_warned = True
 
 
 def _fingerprint(model: nn.Module) -> str:
     """Return the sha256 of a model's structure, parameters and buffers."""
-    # the structure, as layers without parameters (pooling, activations, strides) are told by it alone
+    # only the structure shows layers without parameters (pooling, activations, strides)
     parts: list[str | memoryview] = [repr(model)]
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         parts += [f"{name} {tensor.dtype} {tuple(tensor.shape)}", _bytes(tensor.detach().cpu())]
@@ -130,10 +129,10 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor on the CPU, row by row however it lies in memory; bfloat16, too, unlike NumPy."""
+    """Return the bytes of a tensor on the CPU in row-major order; bfloat16, too, unlike NumPy."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _check_sum(maps: Tensor) -> Tensor:
-    """Return the CRC-32 of maps, int64 ``(1,)``; a crash of the machine may leave holes in a file."""
+def _checksum(maps: Tensor) -> Tensor:
+    """Return the CRC-32 of maps, int64 ``(1,)``; it detects holes that a crash of the machine left in a file."""
     return torch.tensor([zlib.crc32(_bytes(maps))])

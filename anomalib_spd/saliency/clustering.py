@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: candidate edges on either side of the present one that a refinement compares
-_REACH = 16
+_REACH = 8
 
 
 class Clusters(NamedTuple):

@@ -1,4 +1,4 @@
-"""LayerCAM: which pixels speak for a class, seen from several depths of a network at once."""
+"""LayerCAM: maps of the pixels that support a class, from several depths of a network at once."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ VGG16_POOLS = ("features.4", "features.9", "features.16", "features.23", "featur
 """The five pooling layers of torchvision's VGG16, strides 2, 4, 8, 16, 32: the levels of the CutSwap paper."""
 
 EFFICIENTNET_LITE0_STRIDES = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
-"""The last stage of each stride, 2, 4, 8, 16, 32, of timm's EfficientNet-Lite0: the like of ``VGG16_POOLS``."""
+"""The last stage of each stride, 2, 4, 8, 16, 32, of timm's EfficientNet-Lite0: its equivalent of ``VGG16_POOLS``."""
 
-# torchcam's, so that the maps are the same
+# torchcam's, so that the maps are equal
 _EPS = 1e-8
 
 
 @dataclass(frozen=True)
 class TopK:
-    """A target: the sum of each image's k largest logits.
+    """The target that sums each image's k largest logits.
 
     Args:
         k: from 1, which is ``"argmax"``, to the number of classes.
@@ -33,12 +33,12 @@ class TopK:
 
 
 Target = Literal["argmax"] | int | Tensor | TopK
-"""Whose logit is explained: each image's largest, one class for all images, a class for each image (int64 ``(B,)``), or
-the sum of each image's largest logits."""
+"""The explained logit: each image's largest, one class for all images, one class for each image (int64 ``(B,)``), or the
+sum of each image's largest logits."""
 
 
 class LayerCAM:
-    r"""Maps of where a classifier sees a class, one for each of several layers, from one forward and one backward.
+    r"""Class activation maps of several layers from one forward and one backward pass.
 
     With a layer's activations :math:`A_k` and the gradients :math:`G_k` of the class's logit with respect to them, the
     map is :math:`\mathrm{relu}(\sum_k A_k \, \mathrm{relu}(G_k))`, scaled up to the image's size (bilinear) and to
@@ -47,11 +47,11 @@ class LayerCAM:
     Source: Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization (TIP 2021), section III.
     Scaling is ours: from minimum to maximum of the enlarged map; the paper's tanh for shallow layers is left out.
 
-    On textures, shallow maps are brightest along the image's border, where the network sees the zeros it pads with.
+    On textures, shallow maps are brightest along the image's border, where the network sees its zero padding.
 
     A map is that of the layer's own output, also where the network then works on it in place (torchcam's is that of the
-    result). The model is in eval mode and its parameters need no gradient while a call lasts; afterwards all is as
-    found, also if the model raises. So two threads must not use one model at a time.
+    result). During a call the model is in eval mode and its parameters need no gradient; afterwards its state is restored,
+    also if the model raises. So two threads must not use one model at a time.
 
     Args:
         model: classifier that returns logits ``(B, classes)``.
@@ -62,7 +62,7 @@ class LayerCAM:
         layers: as given, the order of the maps.
 
     Raises:
-        ValueError: no layer, one twice, or one that the model does not have.
+        ValueError: for no layer, a repeated one, or one that the model does not have.
 
     Examples:
         >>> import timm, anomalib_spd
@@ -77,14 +77,12 @@ class LayerCAM:
         for name in layers:
             if name not in known:
                 near = ", ".join(difflib.get_close_matches(name, known, n=5)) or "none"
-                msg = (
+                raise ValueError(
                     f"{type(model).__name__} has no layer {name!r}. Near it: {near}. "
                     "`dict(model.named_modules())` lists all."
                 )
-                raise ValueError(msg)
         if not layers or len(set(layers)) < len(layers):
-            msg = f"`layers` is one name at least, and none twice. Got {list(layers)}."
-            raise ValueError(msg)
+            raise ValueError(f"`layers` is one name at least, and none twice. Got {list(layers)}.")
         self.model = model
         self.layers = tuple(layers)
 
@@ -95,28 +93,31 @@ class LayerCAM:
         """Return the maps of a batch. Works under ``torch.no_grad()`` and ``torch.inference_mode()``, too.
 
         Args:
-            images: ``(B, C, H, W)``, floating, on the model's device and normalised as the model wants them.
-            target: whose logit is explained, see ``Target``.
+            images: ``(B, C, H, W)``, floating, on the model's device and normalized as the model expects.
+            target: the explained logit, see ``Target``.
 
         Returns:
             float32 ``(B, L, H, W)`` in ``[0, 1]``, L as in ``layers``. A map without contrast, as of a layer without
-            positive gradient, is all zero. An image that is not finite has maps of NaN; the others do not suffer.
+            positive gradient, is all zero. An image that is not finite has maps of NaN, without effect on the others.
 
         Raises:
-            ValueError: images of another shape or dtype; a target that the model has not; a layer that the forward did
-                not reach, reached twice, on which the logits do not depend, or whose output is no ``(B, K, u, v)``; a
-                model that does not return ``(B, classes)``.
+            ValueError: for images of another shape or dtype; a target that the model does not have; a layer that the
+                forward does not reach, reaches twice, on which the logits do not depend, or whose output is not
+                ``(B, K, u, v)``; a model that does not return ``(B, classes)``.
         """
         if images.ndim != 4 or not images.is_floating_point():
-            msg = (
-                f"LayerCAM takes floating images (B, C, H, W), normalised for the model. Got {images.dtype} "
-                f"{tuple(images.shape)}; scale bytes to [0, 1] and normalise them first."
+            raise ValueError(
+                f"LayerCAM takes floating images (B, C, H, W), normalized for the model. Got {images.dtype} "
+                f"{tuple(images.shape)}; scale bytes to [0, 1] and normalize them first."
             )
-            raise ValueError(msg)
-        # inference mode, in which Lightning tests and predicts, is not undone by enable_grad
-        with torch.inference_mode(False), torch.enable_grad(), _at_rest(self.model), self._holding() as held:
+        model = type(self.model).__name__
+        # enable_grad does not undo inference mode, in which Lightning tests and predicts
+        with torch.inference_mode(False), torch.enable_grad(), _frozen(self.model), self._capture() as captured:
             logits = self.model(images.detach())
-            activations = self._all_of(held)
+            missing = [name for name in self.layers if name not in captured]
+            if missing:
+                raise ValueError(f"The forward of {model} did not reach {missing}. Give layers that it runs.")
+            activations = [captured[name] for name in self.layers]
             score = _score(logits, target, len(images))
             gradients: Sequence[Tensor | None] = [None] * len(activations)
             if score.requires_grad:
@@ -124,47 +125,44 @@ class LayerCAM:
         maps = []
         for name, activation, gradient in zip(self.layers, activations, gradients, strict=True):
             if gradient is None:
-                msg = (
-                    f"The logits of {type(self.model).__name__} do not depend on layer {name!r}. Give one before them."
-                )
-                raise ValueError(msg)
-            maps.append(_enlarge(_combine(activation.detach(), gradient), images.shape[-2:]))
-        return _normalise(torch.cat(maps, dim=1))
+                raise ValueError(f"The logits of {model} do not depend on layer {name!r}. Give one before them.")
+            precise = torch.promote_types(activation.dtype, torch.float32)
+            weighted = activation.detach().to(precise) * gradient.to(precise).relu()
+            raw = weighted.sum(dim=1, keepdim=True).relu()
+            maps.append(F.interpolate(raw, tuple(images.shape[-2:]), mode="bilinear", align_corners=False))
+        stacked = torch.cat(maps, dim=1)
+        stacked = stacked - stacked.amin(dim=(-2, -1), keepdim=True)
+        return (stacked / (stacked.amax(dim=(-2, -1), keepdim=True) + _EPS)).float()
 
     @contextmanager
-    def _holding(self) -> Iterator[dict[str, Tensor]]:
-        """Fill a dictionary with the layers' outputs, from which a graph starts, while a forward runs."""
-        held: dict[str, Tensor] = {}
+    def _capture(self) -> Iterator[dict[str, Tensor]]:
+        """Collect the layers' outputs during a forward, as the leaves of its graph."""
+        captured: dict[str, Tensor] = {}
 
-        def hold(name: str, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        def capture(name: str, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
                 got = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-                msg = f"Layer {name!r} returned {got}, expected floating (B, K, u, v). Give a convolutional layer."
-                raise ValueError(msg)
-            if name in held:
-                msg = f"A forward runs layer {name!r} twice, so it has no single map. Give a layer that runs once."
-                raise ValueError(msg)
-            # Two copies, as the network may go on in place: on this tensor, of which it may have another name (a skip
-            # connection), and on the one it is handed, which autograd allows for no leaf.
-            held[name] = output.clone().requires_grad_()
-            return held[name].clone()
+                raise ValueError(
+                    f"Layer {name!r} returned {got}, expected floating (B, K, u, v). Give a convolutional layer."
+                )
+            if name in captured:
+                raise ValueError(
+                    f"A forward runs layer {name!r} twice, so it has no single map. Give a layer that runs once."
+                )
+            # Two copies, as the network may work in place: on this tensor under another name (a skip connection), and
+            # on the returned one, which autograd forbids for a leaf.
+            captured[name] = output.clone().requires_grad_()
+            return captured[name].clone()
 
         with ExitStack() as hooks:
             for name in self.layers:
-                hooks.enter_context(self.model.get_submodule(name).register_forward_hook(partial(hold, name)))
-            yield held
-
-    def _all_of(self, held: dict[str, Tensor]) -> list[Tensor]:
-        missing = [name for name in self.layers if name not in held]
-        if missing:
-            msg = f"The forward of {type(self.model).__name__} did not reach {missing}. Give layers that it runs."
-            raise ValueError(msg)
-        return [held[name] for name in self.layers]
+                hooks.enter_context(self.model.get_submodule(name).register_forward_hook(partial(capture, name)))
+            yield captured
 
 
 @contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
-    """Keep a model in eval mode and its parameters out of the graph, which then starts at the shallowest layer."""
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Set eval mode and keep parameters out of the graph, which then starts at the shallowest layer; restore both."""
     modes = [(module, module.training) for module in model.modules()]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
@@ -181,47 +179,28 @@ def _at_rest(model: nn.Module) -> Iterator[None]:
 
 
 def _score(logits: Any, target: Target, batch_size: int) -> Tensor:
-    """Return the sum of the chosen logits: images do not see each other, so it has each one's own gradient."""
+    """Return the sum of the explained logits; its gradient is each image's own, as images do not interact."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch_size:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        msg = f"The model returned {got}, expected logits ({batch_size}, classes). Wrap it in one that returns them."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model returned {got}, expected logits ({batch_size}, classes). Wrap it in one that returns them."
+        )
     classes = logits.shape[1]
     if isinstance(target, TopK):
         if not 1 <= target.k <= classes:
-            msg = f"`TopK` takes 1 to {classes} logits, the classes of the model. Got {target.k}."
-            raise ValueError(msg)
+            raise ValueError(f"`TopK` takes 1 to {classes} logits, the classes of the model. Got {target.k}.")
         return logits.topk(target.k, dim=1).values.sum()
     if isinstance(target, str):
         if target != "argmax":
-            msg = f"`target` is 'argmax', a class, a class for each image or TopK(k). Got {target!r}."
-            raise ValueError(msg)
-        # not amax, which shares the gradient among equals
+            raise ValueError(f"`target` is 'argmax', a class, a class for each image or TopK(k). Got {target!r}.")
+        # not amax, which divides the gradient among equal logits
         return logits.max(dim=1).values.sum()
     chosen = torch.as_tensor(target, device=logits.device)
     if chosen.dtype != torch.int64 or chosen.shape not in {(), (batch_size,)}:
-        msg = (
+        raise ValueError(
             f"`target` is 'argmax', a class, int64 ({batch_size},) with a class for each image, or TopK(k). "
             f"Got {chosen.dtype} {tuple(chosen.shape)}."
         )
-        raise ValueError(msg)
     if ((chosen < 0) | (chosen >= classes)).any():
-        msg = f"`target` is a class from 0 to {classes - 1}. Got {chosen.tolist()}."
-        raise ValueError(msg)
+        raise ValueError(f"`target` is a class from 0 to {classes - 1}. Got {chosen.tolist()}.")
     return logits.gather(1, chosen.expand(batch_size)[:, None]).sum()
-
-
-def _combine(activation: Tensor, gradient: Tensor) -> Tensor:
-    """Return the map ``(B, 1, u, v)`` of activations and gradients ``(B, K, u, v)``, in float32 or wider."""
-    precise = torch.promote_types(activation.dtype, torch.float32)
-    return (activation.to(precise) * gradient.to(precise).relu()).sum(dim=1, keepdim=True).relu()
-
-
-def _enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-
-
-def _normalise(maps: Tensor) -> Tensor:
-    """Scale each map of ``(B, L, H, W)`` to ``[0, 1]``, one without contrast to zero; float32."""
-    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
-    return (maps / (maps.amax(dim=(-2, -1), keepdim=True) + _EPS)).float()

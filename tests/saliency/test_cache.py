@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anomalib_spd.saliency import LayerCAM, SaliencyCache, TopK
-from tests.saliency.filling import LAYERS, classifier, fill, images
+from tests.saliency.concurrent_fill import LAYERS, classifier, fill, images
 
 
 class _Counting(LayerCAM):
@@ -157,7 +157,7 @@ def test_damaged_maps_are_computed_again_and_replaced(tmp_path: Path, damage: st
     content = path.read_bytes()
     stored = load_file(path)
     if damage in {"shape", "dtype", "no maps"}:
-        # the same bytes, so that their check sum fits
+        # the same bytes, so that their checksum matches
         changed = {
             "shape": {"maps": stored["maps"].reshape(2, 16, 64)},
             "dtype": {"maps": stored["maps"].view(torch.bfloat16)},
@@ -205,7 +205,7 @@ def test_a_writer_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch
     cache = _cache(folder)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.warns(UserWarning, match=r"cannot be kept in .*full: .*No space left") as caught:
+        with pytest.warns(UserWarning, match=r"cannot be stored in .*full: .*No space left") as caught:
             maps = cache(images())
         assert torch.equal(cache(images()), maps)  # without a second warning
     assert torch.equal(maps, expected)
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_to_costs_one_warning(tmp_path: Path) ->
     folder = tmp_path / "file"
     folder.write_bytes(b"")
     cache = _cache(folder)
-    with pytest.warns(UserWarning, match=r"cannot be kept in .*file") as caught:
+    with pytest.warns(UserWarning, match=r"cannot be stored in .*file") as caught:
         maps = cache(images())
     assert len(caught) == 1
     assert torch.equal(cache(images()), maps)  # without a second warning
