@@ -15,9 +15,7 @@ class PatchAugmentation(IntensityAugmentationBase2D):
     Args:
         generator: samples the parameters.
         flags: fixed settings by name.
-        p: probability that an image is changed.
-        same_on_batch: sample once for the whole batch.
-        keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
+        p, same_on_batch, keepdim: see :class:`RandomCutPaste`.
 
     Raises:
         ValueError: where ``p`` is no probability.

@@ -19,15 +19,7 @@ from anomalib_spd.augmentation.patches import (
 
 
 class PasteAugmentation(PatchAugmentation):
-    """The common part of CutPaste and CutPaste-scar.
-
-    Args:
-        size: samples the size of the patch.
-        jitter: see :class:`RandomCutPaste`, as for the others.
-        p: see there.
-        same_on_batch: see there.
-        keepdim: see there.
-    """
+    """The common part of CutPaste and CutPaste-scar; for its arguments see :class:`RandomCutPaste`."""
 
     def __init__(
         self, size: BoxGenerator | ScarGenerator, jitter: Jitter, p: float, same_on_batch: bool, keepdim: bool

@@ -15,10 +15,7 @@ class RandomCutPasteScar(PasteAugmentation):
         width: range of the strip's width as a share of the image's shorter side.
         length: range of its length as such a share.
         degrees: range of the angle, degrees, counter-clockwise as displayed.
-        jitter: see :class:`RandomCutPaste`, as for the others.
-        p: see there.
-        same_on_batch: see there.
-        keepdim: see there.
+        jitter, p, same_on_batch, keepdim: see :class:`RandomCutPaste`.
 
     Shape:
         - Input, output: as for :class:`RandomCutPaste`.

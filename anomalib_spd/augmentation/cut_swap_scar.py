@@ -19,13 +19,7 @@ class RandomCutSwapScar(SwapAugmentation):
         width: range of the strips' width as a share of the image's shorter side.
         length: range of their length as such a share.
         degrees: range of the angles, degrees, counter-clockwise as displayed.
-        clusters: see :class:`RandomCutSwap`, as for the others.
-        cluster: see there.
-        top: see there.
-        guide: see there.
-        p: see there.
-        same_on_batch: see there.
-        keepdim: see there.
+        clusters, cluster, top, guide, p, same_on_batch, keepdim: see :class:`RandomCutSwap`.
 
     Shape:
         - Input, saliency, anchors, output: as for :class:`RandomCutSwap`. An anchor is the first pixel of the square in

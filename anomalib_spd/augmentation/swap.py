@@ -24,17 +24,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
 
     A subclass implements :meth:`two_patches`. Kornia's containers let a child see what comes with the images while it
     samples its parameters only where the child is a ``RandomTransplantation``. That is the only reason for this base;
-    nothing else of it is used.
-
-    Args:
-        size: samples the size of the patches.
-        clusters: see :class:`RandomCutSwap`, as for the others.
-        cluster: see there.
-        top: see there.
-        guide: see there.
-        p: see there.
-        same_on_batch: see there.
-        keepdim: see there.
+    nothing else of it is used. For its arguments see :class:`RandomCutSwap`.
 
     Raises:
         ValueError: for arguments out of bounds.
