@@ -49,7 +49,7 @@ def test_other_choices_of_cluster() -> None:
     assert len(values[:, 0].unique()) == 4
 
 
-def test_pixels_are_drawn_evenly() -> None:
+def test_pixels_are_sampled_uniformly() -> None:
     torch.manual_seed(0)
     maps = torch.zeros(1, 12, 20)
     maps[0, 2:4, 3:18] = 1

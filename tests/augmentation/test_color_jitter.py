@@ -152,7 +152,7 @@ def test_other_channels_are_refused(channels: int) -> None:
 
 @every_user
 @pytest.mark.parametrize("channels", [2, 4])
-def test_users_refuse_other_channels_unless_told_not_to_jitter(make: Callable[..., Any], channels: int) -> None:
+def test_other_channels_are_refused_unless_jitter_is_off(make: Callable[..., Any], channels: int) -> None:
     image = torch.rand(2, channels, 16, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match=f"1 or 3 channels.*Got {channels}"):
         make()(image)

@@ -86,18 +86,18 @@ def test_pixels_are_exchanged_and_the_same_again_restores(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("cluster", ["max", "min", "random"])
-@pytest.mark.parametrize("kind", ["noise", "binary", "zeros", "one", "two pixels", "negative", "tiny"])
-def test_any_saliency_map_is_taken(dtype: torch.dtype, cluster: Any, kind: str) -> None:
+@pytest.mark.parametrize("case", ["noise", "binary", "zeros", "one", "two pixels", "negative", "small"])
+def test_any_saliency_map_is_accepted(dtype: torch.dtype, cluster: Any, case: str) -> None:
     torch.manual_seed(0)
     saliency = torch.rand(4, 1, 30, 22)
-    if kind == "binary":
+    if case == "binary":
         saliency = (saliency > 0.7).float()
-    elif kind in ("zeros", "one", "two pixels"):
+    elif case in ("zeros", "one", "two pixels"):
         saliency = torch.zeros_like(saliency)
-        saliency.flatten(1)[:, : {"zeros": 0, "one": 1, "two pixels": 2}[kind]] = 1
-    elif kind == "negative":
+        saliency.flatten(1)[:, : {"zeros": 0, "one": 1, "two pixels": 2}[case]] = 1
+    elif case == "negative":
         saliency = -100 * saliency
-    elif kind == "tiny":
+    elif case == "small":
         saliency = 1e-4 * saliency
     swap = RandomCutSwap(cluster=cluster)
     swap(torch.rand(4, 3, 30, 22), saliency=saliency.to(dtype))

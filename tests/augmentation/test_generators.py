@@ -164,7 +164,7 @@ def test_jitter_is_distributed_around_no_change() -> None:
         assert _is_uniform(column, center - strength, center + strength)
 
 
-def test_anchors_and_clusters_are_drawn_uniformly() -> None:
+def test_anchors_and_clusters_are_sampled_uniformly() -> None:
     torch.manual_seed(0)
     params = SwapGenerator(_box(), tries=5)((DRAWS, 3, SIDE, 2 * SIDE))
     assert params["anchor_draws"].shape == (DRAWS, 6, 2)
@@ -190,7 +190,7 @@ def test_patches_shrink_only_for_lack_of_room() -> None:
 
 
 @every
-def test_same_on_batch_draws_once(make: Callable[[], Any]) -> None:
+def test_same_on_batch_samples_once(make: Callable[[], Any]) -> None:
     once, each = make()((6, 3, 200, 100), same_on_batch=True), make()((6, 3, 200, 100), same_on_batch=False)
     for key, value in once.items():
         assert value.shape == each[key].shape

@@ -109,7 +109,7 @@ def test_one_seed_one_result(make: Callable[..., Any]) -> None:
 
 @every
 @pytest.mark.parametrize("p", [0.5, 1.0])
-def test_same_on_batch_draws_once(make: Callable[..., Any], p: float) -> None:
+def test_same_on_batch_samples_once(make: Callable[..., Any], p: float) -> None:
     torch.manual_seed(1)
     image = torch.rand(1, 3, 40, 30).expand(6, 3, 40, 30)
     same = make(same_on_batch=True, p=p)
@@ -122,7 +122,7 @@ def test_same_on_batch_draws_once(make: Callable[..., Any], p: float) -> None:
 
 
 @every
-def test_drawn_apart_from_the_call(make: Callable[..., Any]) -> None:
+def test_parameters_may_be_sampled_before_the_call(make: Callable[..., Any]) -> None:
     image, transform = torch.rand(4, 3, 15, 16), make()
     params = transform.forward_parameters(image.shape)
     out = transform(image, params=params)

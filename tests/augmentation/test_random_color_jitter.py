@@ -54,7 +54,7 @@ def test_one_seed_gives_what_kornias_gives(
     # few levels: grey, black and white pixels, and ties between channels
     images = torch.randint(levels, (batch, 3, height, width)).double() / (levels - 1)
     kept = images.clone()
-    ours, kornias = (kind(*strengths, p=p, same_on_batch=same_on_batch) for kind in (RandomColorJitter, ColorJitter))
+    ours, kornias = (case(*strengths, p=p, same_on_batch=same_on_batch) for case in (RandomColorJitter, ColorJitter))
     torch.manual_seed(seed)
     out = ours(images)
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def test_hue_keeps_grey() -> None:
     assert (RandomColorJitter()(grey, params=_with("hue", 0.3)) == grey).all()
 
 
-def test_the_order_is_the_drawn_one() -> None:
+def test_the_order_is_the_sampled_one() -> None:
     image = torch.rand(1, 3, 8, 8)
     params = _with("brightness", 3.0) | {"contrast_factor": torch.tensor([0.1])}
     one, other = (
@@ -120,7 +120,7 @@ def test_shapes(p: float, shape: tuple[int, ...]) -> None:
     assert RandomColorJitter(*STRENGTHS, p=p, keepdim=True)(image).shape == shape
 
 
-def test_same_on_batch_draws_once() -> None:
+def test_same_on_batch_samples_once() -> None:
     images = torch.rand(1, 3, 12, 10).expand(6, 3, 12, 10)
     out = RandomColorJitter(*STRENGTHS, same_on_batch=True)(images)
     torch.testing.assert_close(out, out[:1].expand_as(out), rtol=0, atol=1e-6)
@@ -169,7 +169,7 @@ def test_autocast_changes_nothing() -> None:
     assert (inside == plain).all()
 
 
-def test_a_container_leaves_masks_and_places() -> None:
+def test_a_container_changes_neither_masks_nor_keypoints() -> None:
     images, mask = torch.rand(2, 3, 12, 10), torch.rand(2, 1, 12, 10)
     augment = AugmentationSequential(RandomColorJitter(*STRENGTHS), data_keys=["input", "mask"])
     out, same = augment(images, mask)

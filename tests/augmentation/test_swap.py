@@ -40,7 +40,7 @@ def test_a_map_comes_back_as_it_was_and_masks_are_united(make: Callable[..., Any
 
 
 @both
-def test_a_replay_knows_the_map_by_its_place(make: Callable[..., Any]) -> None:
+def test_a_replay_takes_another_copy_of_the_map(make: Callable[..., Any]) -> None:
     image, saliency, mask = _inputs()
     augment = AugmentationSequential(make(guide="saliency"), data_keys=["input", "mask", "mask"])
     expected = augment(image, saliency, mask)

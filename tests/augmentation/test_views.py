@@ -25,9 +25,9 @@ View = Callable[[int], nn.Module]
 STRONG = pytest.mark.parametrize("view", [simsiam_view, simclr_view])
 
 
-def _part(view: nn.Module, kind: type[nn.Module]) -> Any:
-    """The one step of this kind."""
-    (part,) = (module for module in view.children() if isinstance(module, kind))
+def _part(view: nn.Module, step: type[nn.Module]) -> Any:
+    """Return the only step of a class."""
+    (part,) = (module for module in view.children() if isinstance(module, step))
     return part
 
 
@@ -120,8 +120,8 @@ def test_half_are_blurred_and_not_along_with_the_jitter(view: View) -> None:
         changed[type(module)] = (out != inputs[0]).flatten(1).any(1)
 
     module = view(40)
-    for kind in (RandomColorJitter, RandomGaussianBlur):
-        _part(module, kind).register_forward_hook(record)
+    for step in (RandomColorJitter, RandomGaussianBlur):
+        _part(module, step).register_forward_hook(record)
     module(torch.rand(1000, 3, 32, 32))
     jittered, blurred = changed[RandomColorJitter], changed[RandomGaussianBlur]
     # below a sigma of 0.17 px float32 shows no change
@@ -131,7 +131,7 @@ def test_half_are_blurred_and_not_along_with_the_jitter(view: View) -> None:
 
 
 @pytest.mark.parametrize(("view", "smallest"), [(simsiam_view, 0.2), (simclr_view, 0.08)])
-def test_crops_are_spread_as_torchvisions(view: View, smallest: float) -> None:
+def test_crops_are_distributed_as_torchvisions(view: View, smallest: float) -> None:
     torch.manual_seed(0)
     side, count = 100, 1000
     # red says the column and green the row; bilinear reaches half a pixel into the crop's outermost ones
@@ -215,8 +215,8 @@ def test_simclrs_blur_grows_with_the_image() -> None:
 @STRONG
 def test_every_component_is_there(view: View) -> None:
     module = view(32)
-    kinds = (RandomResizedCrop, RandomColorJitter, RandomGrayscale, RandomGaussianBlur, RandomHorizontalFlip)
-    assert [_part(module, kind).p for kind in kinds] == [1.0, 0.8, 0.2, 0.5, 0.5]
+    steps = (RandomResizedCrop, RandomColorJitter, RandomGrayscale, RandomGaussianBlur, RandomHorizontalFlip)
+    assert [_part(module, step).p for step in steps] == [1.0, 0.8, 0.2, 0.5, 0.5]
 
 
 @STRONG

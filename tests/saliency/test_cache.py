@@ -111,7 +111,7 @@ def test_maps_of_another_origin_are_missed(tmp_path: Path, other: dict[str, Any]
     assert mine.cam.calls == [4]
 
 
-def test_targets_are_told_apart(tmp_path: Path) -> None:
+def test_targets_have_different_keys(tmp_path: Path) -> None:
     for count, target in enumerate(("argmax", 0, 1, TopK(1), TopK(2)), start=1):
         _cache(tmp_path, target=target)(images(1))
         assert len(_files(tmp_path)) == count

@@ -29,15 +29,15 @@ MAPS: dict[str, Callable[[], Tensor]] = {
     "skewed": lambda: torch.rand(3, 1, 64, 64) ** 8,
     "long tail": lambda: torch.randn(2, 1, 60, 60).exp(),
     "negative": lambda: torch.randn(2, 1, 50, 40) - 100,
-    "tiny": lambda: torch.rand(4, 1, 8, 8),
+    "small": lambda: torch.rand(4, 1, 8, 8),
 }
 
 
 @pytest.mark.parametrize("k", range(1, 7))
-@pytest.mark.parametrize("kind", MAPS)
-def test_inertia_is_as_good_as_that_of_scikit_learn(kind: str, k: int) -> None:
+@pytest.mark.parametrize("case", MAPS)
+def test_inertia_is_as_good_as_that_of_scikit_learn(case: str, k: int) -> None:
     torch.manual_seed(k)
-    maps = MAPS[kind]()
+    maps = MAPS[case]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer different values than clusters
         theirs = [KMeans(k, n_init=10, random_state=0).fit(m.double().reshape(-1, 1).numpy()).inertia_ for m in maps]

@@ -127,7 +127,7 @@ def test_a_batch_is_its_images_one_by_one() -> None:
     torch.testing.assert_close(cam(images, target), single, atol=1e-5, rtol=0)
 
 
-def test_layers_are_told_before_they_are_worked_on_in_place() -> None:
+def test_layers_are_captured_before_operations_in_place() -> None:
     layers, images = ["0", "1", "3"], some_images()
     in_place = LayerCAM(small_classifier(inplace=True), layers)(images)
     torch.testing.assert_close(in_place, LayerCAM(small_classifier(inplace=False), layers)(images), atol=0, rtol=0)

@@ -32,7 +32,7 @@ def test_impossible_layers_are_refused(layers: list[str], message: str) -> None:
         (torch.zeros(3, 8, 8), r"images \(B, C, H, W\).* Got torch.float32 \(3, 8, 8\)"),
     ],
 )
-def test_images_of_other_kinds_are_refused(images: Tensor, message: str) -> None:
+def test_other_images_are_refused(images: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LayerCAM(small_classifier(), ["0"])(images)
 
