@@ -36,7 +36,7 @@ def fill(folder: Path, barrier: Barrier, results: "Queue[tuple[int, float]]") ->
     cam = LayerCAM(classifier(), LAYERS)
     batch = images(40)
     total = 0.0
-    barrier.wait(120)
+    barrier.wait(600)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(5):

@@ -247,7 +247,7 @@ def test_several_processes_share_a_folder(tmp_path: Path) -> None:
     workers = [context.Process(target=fill, args=(tmp_path, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    reports = [results.get(timeout=120) for _ in workers]
+    reports = [results.get(timeout=600) for _ in workers]
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
