@@ -1,6 +1,6 @@
 """How fast CutSwap fine-tuning is: what its negatives add to a step, and beside CutPaste made image by image.
 
-    python speed/finetuning.py --data ../shared/data/visa_pytorch/bottle/train/good
+    python speed/finetuning.py --data FOLDER_OF_GOOD_PARTS
     python speed/finetuning.py --data FOLDER --backbone resnet18 --precision bf16-mixed
 
 Runs on the GPU where there is one. Everything is timed in turns, once a round, each turn a training of its own by Lightning's

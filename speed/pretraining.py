@@ -1,8 +1,8 @@
 """How fast pre-training is: beside its encoder alone, beside lightly, beside the method without SPD, and part by part.
 
-    python speed/pretraining.py --data ../shared/data/imagenet1000
-    python speed/pretraining.py --data ../shared/data/imagenet1000 --methods simsiam moco simclr supervised
-    python speed/pretraining.py --data ../shared/data/imagenet1000 --precision bf16-mixed --formats
+    python speed/pretraining.py --data FOLDER_OF_IMAGES
+    python speed/pretraining.py --data FOLDER_OF_IMAGES --methods simsiam moco simclr supervised
+    python speed/pretraining.py --data FOLDER_OF_IMAGES --precision bf16-mixed --formats
 
 Runs on the GPU where there is one. Everything is timed in turns, once a round, each turn a training of its own by Lightning's
 trainer, of which the first steps are not timed, so that a busy machine slows all alike. What is printed are medians over
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["simsiam"])
     parser.add_argument("--backbone", default="efficientnet_lite0_in1k")
     parser.add_argument("--image-size", type=int, default=224, help="side of the views, pixels")
-    parser.add_argument("--side", type=int, help="side of the images, pixels; by default 8/7 of the views'")
+    parser.add_argument("--decoded-size", type=int, help="side of the images, pixels; by default 8/7 of the views'")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", type=int, default=1, help="processes that decode")
@@ -87,7 +87,7 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    arguments.side = arguments.side or round(arguments.image_size * 8 / 7)
+    arguments.decoded_size = arguments.decoded_size or round(arguments.image_size * 8 / 7)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -101,7 +101,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, THP_MEM_ALLOC_ENABLE={os.environ.get('THP_MEM_ALLOC_ENABLE', 'unset')}")
     print(
         f"{arguments.backbone}, batch {arguments.batch}, views of {arguments.image_size} px from images of "
-        f"{arguments.side} px, {arguments.precision}"
+        f"{arguments.decoded_size} px, {arguments.precision}"
     )
     models = {f"{NAMES[each]} + SPD": method(each, arguments) for each in arguments.methods}
     compare(models, arguments)
@@ -172,7 +172,7 @@ def train(
 
 def folder_of(arguments: argparse.Namespace) -> ImageFolder:
     """Return the images as a training reads them."""
-    return ImageFolder(arguments.data, arguments.batch, arguments.side, arguments.workers)
+    return ImageFolder(arguments.data, arguments.batch, arguments.decoded_size, arguments.workers)
 
 
 def training_turn(model: LightningModule, data: Callable[[], Any], arguments: argparse.Namespace) -> Turn:

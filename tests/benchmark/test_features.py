@@ -14,8 +14,8 @@ from tests.benchmark.grids import LAYERS, small_registry
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("shelf")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("registry")
     with small_registry(folder):
         yield folder
 

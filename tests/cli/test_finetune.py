@@ -1,4 +1,4 @@
-"""``anomalib-spd finetune`` from outside: from normal images to a name on the shelf."""
+"""``anomalib-spd finetune`` from outside: from normal images to a registered name."""
 
 import csv
 import shlex
@@ -28,7 +28,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def made(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of runs of which ``tuned`` has come, which is on the shelf."""
+    """The folder of runs of which ``tuned`` has come, which is registered."""
     folder = tmp_path_factory.mktemp("made")
     with small_registry(folder):
         assert finetune(root, folder / "runs", "tuned", "--batch_size", "32") == 0
@@ -74,23 +74,23 @@ def test_it_says_what_it_was_made_of(root: Path, made: Path) -> None:
 
 def test_the_same_command_again_does_nothing(root: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     last = runs / "tuned" / "checkpoints" / "last.ckpt"
-    before, shelf = last.read_bytes(), find("tuned").weights.stat().st_mtime_ns
+    before, written = last.read_bytes(), find("tuned").weights.stat().st_mtime_ns
     assert finetune(root, runs, "tuned", "--batch_size", "32") == 0
     assert "tuned is in the registry: --model.backbone tuned" in capsys.readouterr().out
     assert last.read_bytes() == before
-    assert find("tuned").weights.stat().st_mtime_ns == shelf
+    assert find("tuned").weights.stat().st_mtime_ns == written
 
 
-def test_more_steps_than_those_of_the_shelf_are_told(
+def test_more_steps_than_those_of_the_registered_backbone_are_an_error(
     root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     longer = ("--batch_size", "32", "--trainer.max_steps", "11")
-    shelf = find("tuned").provenance
+    provenance = find("tuned").provenance
     line = failing(capsys, root, runs, "tuned", *longer)
     assert "The training went on, but the name 'tuned' is taken by its earlier result" in line
     assert "backbones remove tuned, and give the same command again" in line
     assert checkpoint(runs, "tuned")["global_step"] == 11
-    assert find("tuned").provenance == shelf
+    assert find("tuned").provenance == provenance
     assert "is taken" in failing(capsys, root, runs, "tuned", *longer)
 
 
@@ -231,7 +231,7 @@ def test_every_shipped_file_is_a_recipe() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_run_and_a_trial_leaves_nothing(name: str, root: Path, home: Path, tmp_path: Path) -> None:
-    shelf = sorted(path.name for path in home.iterdir())
+    registered = sorted(path.name for path in home.iterdir())
     # those of the classifier, where the recipe names them
     more = () if name == "memory" else ("--model.init_args.layers=null",)
     arguments = [
@@ -240,5 +240,5 @@ def test_shipped_recipes_run_and_a_trial_leaves_nothing(name: str, root: Path, h
         *("--name", "trial", "--trainer.fast_dev_run", "true"),
     ]
     assert main(["finetune", *(f"--config=finetune/{file}" for file in RECIPES[name]), *arguments]) == 0
-    assert sorted(path.name for path in home.iterdir() if not path.name.startswith(".")) == shelf
+    assert sorted(path.name for path in home.iterdir() if not path.name.startswith(".")) == registered
     assert not list((tmp_path / "runs").rglob("*.ckpt"))

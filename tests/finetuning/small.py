@@ -1,4 +1,4 @@
-"""Fine-tunings that are measured in seconds: two tiny networks on a shelf, a dozen small pictures."""
+"""Fine-tunings that are measured in seconds: two small registered networks, a dozen small pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ EVERY = 2  # steps a checkpoint
 
 
 def small(folder: Path, *more: str, recipe: Path = RECIPE) -> list[str]:
-    """What shrinks a shipped recipe: tiny networks that are on the shelf, small images, few steps."""
+    """What shrinks a shipped recipe: small registered networks, small images, few steps."""
     layers = "--model.init_args.layers=[blocks.1,blocks.2]"
     parts = "--model.init_args.frozen=[conv_stem,bn1,blocks.0]"
     # in smaller images there is no place away from a change

@@ -53,8 +53,8 @@ def test_two_processes_learn_the_same_and_one_of_them_names_it(
     assert not torch.equal(seen["images"], others["images"])
     assert seen["loss"] != others["loss"]
     assert all(torch.equal(each, same[name]) for name, each in learnt.items())
-    on_shelf, before = (load_file(home / name / "model.safetensors") for name in ("both", "small_a"))
-    common = {name for name in on_shelf if f"encoder.{name}" in learnt}
-    assert all(torch.equal(on_shelf[name], learnt[f"encoder.{name}"]) for name in common)
-    moved = {name for name in common if not torch.equal(on_shelf[name], before[name])}
+    registered, before = (load_file(home / name / "model.safetensors") for name in ("both", "small_a"))
+    common = {name for name in registered if f"encoder.{name}" in learnt}
+    assert all(torch.equal(registered[name], learnt[f"encoder.{name}"]) for name in common)
+    moved = {name for name in common if not torch.equal(registered[name], before[name])}
     assert {name for name in common if name.startswith(("blocks.1.", "blocks.2."))} <= moved

@@ -46,7 +46,7 @@ def test_maps_are_of_the_pretrained_network_and_are_kept_in_the_home(home: Path)
     assert torch.equal(maps, expected.half().float())
     files = list((home / ".saliency").rglob("*.safetensors"))
     assert len(files) == 3
-    # the shelf passes over them
+    # the registry passes over them
     assert "small_b" in timm.list_models("small_*")
     stored = torch.stack(sorted((load_file(file)["maps"] for file in files), key=lambda each: each.sum().item()))
     assert torch.equal(stored.float(), torch.stack(sorted(maps, key=lambda each: each.half().sum().item())))
