@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# the color space of NTSC (FCC 47 CFR 73.682): luma, as in torchvision's and Pillow's grey, and two axes of chroma
+# the color space of NTSC (FCC 47 CFR 73.682): luma, as in torchvision's and Pillow's gray, and two axes of chroma
 _TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64
 )
@@ -15,7 +15,7 @@ _GREY = torch.ones(3, 1, dtype=torch.float64) * _LUMA
 _CHROMA = torch.eye(3, dtype=torch.float64) - _GREY
 # turns chroma by a quarter, from red towards green
 _QUARTER_TURN = _TO_YIQ.inverse() @ torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64) @ _TO_YIQ
-#: the basis (3, 9) of all changes of saturation and hue, and the weights of red, green and blue in grey
+#: the basis (3, 9) of all changes of saturation and hue, and the weights of red, green and blue in gray
 _CONSTANTS = {
     dtype: (torch.stack([_GREY, _CHROMA, _QUARTER_TURN]).flatten(1).to(dtype), _LUMA.to(dtype))
     for dtype in (torch.float32, torch.float64)
@@ -23,21 +23,21 @@ _CONSTANTS = {
 
 
 class ColorMap(NamedTuple):
-    """An affine map of a patch's colors: ``matrix`` times them, plus ``rest`` times their mean grey, within ``[0, 1]``.
+    """An affine map of a patch's colors: ``matrix`` times them, plus ``rest`` times their mean gray, within ``[0, 1]``.
 
     Attributes:
         matrix: ``(B, C, C)``.
-        rest: share of the mean grey that contrast keeps, ``(B,)``.
-        grey: weights of the channels in grey, ``(C,)``.
+        rest: share of the mean gray that contrast keeps, ``(B,)``.
+        gray: weights of the channels in gray, ``(C,)``.
     """
 
     matrix: Tensor
     rest: Tensor
-    grey: Tensor
+    gray: Tensor
 
 
 def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
-    """Return the map that changes brightness, contrast about the patch's mean grey, saturation and hue, in this order (ours).
+    """Return the map that changes brightness, contrast about the patch's mean gray, saturation and hue, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
     luma, as in NVIDIA's DALI, which makes all four one affine map of color, and values are clamped once. The map costs
@@ -45,7 +45,7 @@ def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
 
     Args:
         jitter: float ``(B, 4)``, factors of brightness, contrast, saturation, and the turn of hue (1 is a full turn).
-        channels: of the images, 1 or 3. In grey images only brightness and contrast change.
+        channels: of the images, 1 or 3. In gray images only brightness and contrast change.
         dtype: of the map, float32 or wider.
 
     Raises:
@@ -86,7 +86,7 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     colors = color_map(jitter, patch.shape[1], dtype)
     # without autocast, as above
     with torch.autocast(patch.device.type, enabled=False):
-        offset = colors.rest[:, None, None] * (colors.grey @ mean.to(dtype))[:, None]
+        offset = colors.rest[:, None, None] * (colors.gray @ mean.to(dtype))[:, None]
         if patch.shape[1] == 1:
             jittered = torch.mul(colors.matrix, patch.to(dtype))
         else:

@@ -57,12 +57,12 @@ class CrackGenerator(UniformGenerator):
         shorter = min(height, width)
         points = max(1, math.ceil(self.length[1] * shorter))
         turns = self.uniform(points, batch_shape, same_on_batch)
-        y, x, heading, bend, length, thickness, opacity, side, grey = self.uniform(9, batch_shape, same_on_batch)
+        y, x, heading, bend, length, thickness, opacity, polarity, gray = self.uniform(9, batch_shape, same_on_batch)
         tint = self.uniform(channels, batch_shape, same_on_batch).T
         largest = math.radians(self.turn)
         headings = 2 * math.pi * heading + (largest * (2 * turns - 1 + (2 * bend - 1) / 10)).cumsum(0)
         # three of five lines are dark like gaps, the others bright like scratches
-        shade = torch.where(side < 0.6, 0.3 * grey, 1 - 0.3 * grey)
+        shade = torch.where(polarity < 0.6, 0.3 * gray, 1 - 0.3 * gray)
         return {
             "ys": (y * (height - 1) + headings.sin().cumsum(0)).T.contiguous(),
             "xs": (x * (width - 1) + headings.cos().cumsum(0)).T.contiguous(),

@@ -132,8 +132,8 @@ class ScarGenerator(UniformGenerator):
         shorter = min(height, width)
         widest = max(MIN_SCAR_WIDTH, self.width[1] * shorter)
         longest = max(MIN_SCAR_LENGTH, self.length[1] * shorter)
-        side = min(shorter, math.ceil(math.hypot(widest, longest)))
-        return side, side, side * side
+        square = min(shorter, math.ceil(math.hypot(widest, longest)))
+        return square, square, square * square
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Sample for a batch of ``(B, C, H, W)``."""

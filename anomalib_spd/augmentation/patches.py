@@ -72,11 +72,11 @@ def patches(
     if angles is None:
         return Patch(offsets, offsets, None, area)
     row = torch.div(offsets, image_size[1], rounding_mode="floor")
-    side = heights[:, None]
+    square = heights[:, None]
     half_width, half_length, angle = (
         value[:, None] for value in (params["scar_widths"] / 2, params["scar_lengths"] / 2, torch.deg2rad(angles))
     )
-    middle = (side - 1) / 2
+    middle = (square - 1) / 2
     y, x = row - middle, offsets - row * image_size[1] - middle
     # turn back from the target to the source; y counts downwards
     across = angle.cos() * x - angle.sin() * y
@@ -84,7 +84,7 @@ def patches(
     inside = (across >= -half_width) & (across < half_width) & (along >= -half_length) & (along < half_length)
     # rounding may leave the square
     source_y, source_x = (
-        torch.minimum((offset + side / 2).floor().long().clamp(min=0), side - 1) for offset in (along, across)
+        torch.minimum((offset + square / 2).floor().long().clamp(min=0), square - 1) for offset in (along, across)
     )
     return Patch(offsets, source_y * image_size[1] + source_x, inside, area)
 

@@ -16,7 +16,7 @@ class RandomColorJitter(IntensityAugmentationBase2D):
     """Change brightness, contrast, saturation and hue of images, one after the other, in an order sampled once a batch.
 
     Parameters, formulas and results are those of Kornia's ``ColorJitter``, which has torchvision's formulas: a factor of
-    brightness, of contrast about the mean grey, of saturation, and a turn of hue in HSV, clamped after each. It takes a
+    brightness, of contrast about the mean gray, of saturation, and a turn of hue in HSV, clamped after each. It takes a
     quarter of the time or less, as no image is converted to HSV (ours).
 
     Source: torchvision's ``ColorJitter``, which samples the order once an image.
@@ -31,7 +31,7 @@ class RandomColorJitter(IntensityAugmentationBase2D):
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
 
     Shape:
-        - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3. In grey images
+        - Input: floating :math:`(C, H, W)` or :math:`(B, C, H, W)` with values in ``[0, 1]``; C is 1 or 3. In gray images
           only brightness and contrast change.
         - Output: :math:`(B, C, H, W)`; values stay in ``[0, 1]``.
 
@@ -68,18 +68,18 @@ class RandomColorJitter(IntensityAugmentationBase2D):
         """Return the images ``(B, C, H, W)`` with jittered colors."""
         if input.shape[1] not in (1, 3):
             raise ValueError(f"Colors are jittered in images of 1 or 3 channels. Got {input.shape[1]}.")
-        is_grey = input.shape[1] == 1
+        is_gray = input.shape[1] == 1
         dtype = torch.promote_types(input.dtype, torch.float32)
         factors = params_like(input, params)
         images = input.to(dtype).clamp(0, 1)
         for number in params["order"].tolist():
             name, step = _STEPS[number]
-            if not (is_grey and name in ("saturation", "hue")):
+            if not (is_gray and name in ("saturation", "hue")):
                 images = step(images, factors[f"{name}_factor"].to(dtype)[:, None, None, None])
         return images.to(input.dtype)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """Return the luma ``(B, 1, H, W)`` of ``(B, C, H, W)``, with the weights of torchvision and Kornia."""
     if images.shape[1] == 1:
         return images
@@ -92,13 +92,13 @@ def _brighten(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    # grey of the mean is the mean of grey
-    mean = _grey(images.mean((2, 3), keepdim=True))
+    # gray of the mean is the mean of gray
+    mean = _gray(images.mean((2, 3), keepdim=True))
     return images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
 def _saturate(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images), images, factor).clamp_(0, 1)
+    return torch.lerp(_gray(images), images, factor).clamp_(0, 1)
 
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:

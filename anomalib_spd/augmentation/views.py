@@ -58,7 +58,7 @@ def simsiam_view(size: int) -> nn.Module:
     """Return the strong view of SimSiam; two samples of it make a pair.
 
     Source: Chen & He, *Exploring Simple Siamese Representation Learning* (CVPR 2021), appendix A: random resized crop
-    (scale 0.2-1), color jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, grey with 0.2, Gaussian blur of sigma 0.1-2 px,
+    (scale 0.2-1), color jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, gray with 0.2, Gaussian blur of sigma 0.1-2 px,
     flip. The blur's probability of 0.5 is that of the authors' code.
 
     Departures: the blur is a Gaussian cut off at 3 sigma of the strongest (the code has Pillow's, which is three box
@@ -82,7 +82,7 @@ def simclr_view(size: int, strength: float = 1.0) -> nn.Module:
 
     Source: Chen, Kornblith, Norouzi, Hinton, *A Simple Framework for Contrastive Learning of Visual Representations*
     (ICML 2020), appendix A: random resized crop (scale 0.08-1, aspect 3/4-4/3), flip with probability 0.5, color jitter
-    (0.8, 0.8, 0.8, 0.2) times ``strength`` with 0.8, grey with 0.2, Gaussian blur of sigma 0.1-2 px with 0.5, its kernel a
+    (0.8, 0.8, 0.8, 0.2) times ``strength`` with 0.8, gray with 0.2, Gaussian blur of sigma 0.1-2 px with 0.5, its kernel a
     tenth of the image's side (rounded to an odd number as in the authors' code).
 
     Departures: the blur ends at 3 sigma of the strongest where the tenth is more (from 140 px on); its edge continues beyond

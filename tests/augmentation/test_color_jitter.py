@@ -70,7 +70,7 @@ def test_brightness_contrast_and_saturation_are_torchvisions(factor: float) -> N
         values = [1.0, 1.0, 1.0, 0.0]
         values[position] = factor
         out = jitter_colors(patch.flatten(2), torch.tensor([values] * 3), _mean(patch.flatten(2)))
-        # the two round the weights of grey differently
+        # the two round the weights of gray differently
         torch.testing.assert_close(out.view_as(patch), adjust(patch, factor), rtol=0, atol=2e-3)
 
 
@@ -96,15 +96,15 @@ def test_hue_turns_as_torchvisions_does() -> None:
 
 
 @pytest.mark.parametrize("hue", [-0.5, -0.1, 0.3])
-def test_hue_keeps_luma_and_amount_of_grey(hue: float) -> None:
+def test_hue_keeps_luma_and_amount_of_gray(hue: float) -> None:
     torch.manual_seed(0)
     # little chroma: no clamp binds
     patch = 0.5 + 0.1 * torch.rand(2, 3, 40, dtype=torch.float64)
     out = jitter_colors(patch, _factors((1, 1, 1, hue)).expand(2, 4), _mean(patch))
     torch.testing.assert_close(_luma(out), _luma(patch), rtol=0, atol=1e-4)
-    grey = patch[:, :1].expand(2, 3, 40)
-    turned = jitter_colors(grey, _factors((1, 1, 0.2, hue)).expand(2, 4), _mean(grey))
-    torch.testing.assert_close(turned, grey, rtol=0, atol=1e-4)
+    gray = patch[:, :1].expand(2, 3, 40)
+    turned = jitter_colors(gray, _factors((1, 1, 0.2, hue)).expand(2, 4), _mean(gray))
+    torch.testing.assert_close(turned, gray, rtol=0, atol=1e-4)
     back = jitter_colors(out, _factors((1, 1, 1, -hue)).expand(2, 4), _mean(out))
     torch.testing.assert_close(back, patch, rtol=0, atol=1e-9)
 
@@ -116,15 +116,15 @@ def test_contrast_turns_about_the_given_mean() -> None:
     torch.testing.assert_close(out[1], mean[1].expand(1, 9))
 
 
-def test_grey_images_know_brightness_and_contrast_only() -> None:
+def test_gray_images_know_brightness_and_contrast_only() -> None:
     patch = torch.rand(1, 1, 9)
     plain, colored = (
         jitter_colors(patch, _factors((1.1, 0.8, saturation, hue)), _mean(patch))
         for saturation, hue in ((1.0, 0.0), (0.2, 0.4))
     )
     assert (plain == colored).all()
-    grey = patch.expand(1, 3, 9)
-    as_rgb = jitter_colors(grey, _factors((1.1, 0.8, 1, 0)), _mean(grey))
+    gray = patch.expand(1, 3, 9)
+    as_rgb = jitter_colors(gray, _factors((1.1, 0.8, 1, 0)), _mean(gray))
     torch.testing.assert_close(as_rgb, plain.expand(1, 3, 9), rtol=0, atol=1e-6)
 
 

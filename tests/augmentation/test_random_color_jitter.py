@@ -51,7 +51,7 @@ def test_one_seed_gives_what_kornias_gives(
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    # few levels: grey, black and white pixels, and ties between channels
+    # few levels: gray, black and white pixels, and ties between channels
     images = torch.randint(levels, (batch, 3, height, width)).double() / (levels - 1)
     kept = images.clone()
     ours, kornias = (case(*strengths, p=p, same_on_batch=same_on_batch) for case in (RandomColorJitter, ColorJitter))
@@ -74,7 +74,7 @@ def test_each_step_is_torchvisions(name: str, value: float) -> None:
     factor = value if name == "hue" else 1 + value
     out = RandomColorJitter()(image, params=_with(name, factor))
     expected = getattr(tv, f"adjust_{name}")(image, factor)
-    # the two round the weights of grey differently
+    # the two round the weights of gray differently
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-4 if name in ("brightness", "hue") else 2e-3)
 
 
@@ -88,9 +88,9 @@ def test_hue_comes_back_after_a_full_turn() -> None:
     torch.testing.assert_close(jitter(image, params=_with("hue", 1 / 3)), image.roll(1, 1), rtol=0, atol=1e-6)
 
 
-def test_hue_keeps_grey() -> None:
-    grey = torch.linspace(0, 1, 11).expand(1, 3, 1, 11)
-    assert (RandomColorJitter()(grey, params=_with("hue", 0.3)) == grey).all()
+def test_hue_keeps_gray() -> None:
+    gray = torch.linspace(0, 1, 11).expand(1, 3, 1, 11)
+    assert (RandomColorJitter()(gray, params=_with("hue", 0.3)) == gray).all()
 
 
 def test_the_order_is_the_sampled_one() -> None:
@@ -103,7 +103,7 @@ def test_the_order_is_the_sampled_one() -> None:
     assert (one - other).abs().max() > 0.1
 
 
-def test_grey_images_know_brightness_and_contrast_only() -> None:
+def test_gray_images_know_brightness_and_contrast_only() -> None:
     image, jitter = torch.rand(4, 1, 9, 9), RandomColorJitter(0.4, 0.4, 0.9, 0.5)
     out = jitter(image)
     assert out.shape == image.shape

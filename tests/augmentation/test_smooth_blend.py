@@ -112,9 +112,9 @@ def test_the_mask_is_the_patch_and_the_reach_of_its_blur(halo: Any, size: tuple[
 
 def test_replicate_leaves_no_dark_halo() -> None:
     torch.manual_seed(0)
-    grey = torch.full((4, 3, 64, 64), 0.5)
-    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3)(grey).sub(0.5).abs().max() < 1e-6
-    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="literal")(grey).min() < 0.45
+    gray = torch.full((4, 3, 64, 64), 0.5)
+    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3)(gray).sub(0.5).abs().max() < 1e-6
+    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="literal")(gray).min() < 0.45
 
 
 @every_halo

@@ -95,11 +95,11 @@ def test_views_are_ordered_by_strength() -> None:
 
 
 @STRONG
-def test_a_fifth_is_grey(view: View) -> None:
+def test_a_fifth_is_gray(view: View) -> None:
     torch.manual_seed(0)
     out = view(8)(torch.rand(2000, 3, 32, 32))
-    grey = (out == out[:, :1]).all(3).all(2).all(1)
-    assert _is_share(int(grey.sum()), 2000, 0.2)
+    gray = (out == out[:, :1]).all(3).all(2).all(1)
+    assert _is_share(int(gray.sum()), 2000, 0.2)
 
 
 @STRONG
@@ -187,7 +187,7 @@ def test_the_jitter_is_torchvisions_within_its_bounds(view: View, jitter: tuple[
         if params["batch_prob"][index]:
             for step in params["order"].tolist():
                 expected = adjust[step](expected, factors[step][index].item())
-        # the two libraries round the weights of grey differently
+        # the two libraries round the weights of gray differently
         torch.testing.assert_close(out[index], expected, atol=2e-3, rtol=0)
 
 
