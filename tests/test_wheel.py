@@ -172,7 +172,7 @@ def test_a_shipped_grid_and_its_report(run: Run, home: Path) -> None:
     # one category and seed of it
     smaller = ("--categories", "{brick: {init_args: {texture: brick}}}", "--seeds", "[0]", "--accelerator", "cpu")
     printed = run(*ANOMALIB_SPD, "benchmark", "--config", "benchmark/quick.yaml", *smaller)
-    assert "4 cells measured, 0 on record before, 0 failed" in printed
+    assert "4 cells measured, 0 recorded before, 0 failed" in printed
     run(*ANOMALIB_SPD, "report", "results/benchmark/quick")
     report = home / "results" / "benchmark" / "quick" / "report"
     assert "4 of 4 cells measured" in (report / "report.md").read_text()
