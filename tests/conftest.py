@@ -2,6 +2,7 @@
 
 import enum
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     monkeypatch.undo()
     register()
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> Path:
+    """The folder of the same images, to be changed."""
+    return Path(shutil.copytree(root / "visa_pytorch/one", tmp_path / "visa_pytorch/one"))

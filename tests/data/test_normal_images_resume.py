@@ -12,7 +12,6 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
-from tests.benchmark.grids import draw_images
 from tests.data.sets import visa
 
 
@@ -31,15 +30,6 @@ def ready(modules: Any, batch_size: int = 4, world_size: int = 1, shrink_batches
 
 def two(root: Path) -> list[AnomalibDataModule]:
     return [Visa(root, category, num_workers=0) for category in ("one", "two")]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six normal training images of each of two categories, in VisA's layout."""
-    folder = tmp_path_factory.mktemp("normal_images")
-    for seed, category in enumerate(["one", "two"]):
-        draw_images(folder, category, seed=seed)
-    return folder
 
 
 @pytest.fixture
