@@ -39,7 +39,7 @@ class LayerReader:
 
         Args:
             network: is left in eval mode.
-            frozen: names of parts to freeze as well.
+            frozen: names of parts to freeze as well; layers that are read may be among them, but not all of them.
 
         Raises:
             ValueError: where the network has no such part, or no weight is left to train.
@@ -52,8 +52,9 @@ class LayerReader:
             parts[part].requires_grad_(False)
         network.eval()
         weights = [each for each in network.parameters() if each.requires_grad]
-        maps = self(network, torch.zeros(1, 3, 64, 64))
-        if not any(each.requires_grad for each in maps):
+        # of a layer that is frozen whole, with all before it, no gradient can be asked for
+        maps = [each for each in self(network, torch.zeros(1, 3, 64, 64)) if each.requires_grad]
+        if not maps:
             raise ValueError(f"Nothing of {', '.join(self.layers)} is left to train: freeze less than {list(frozen)}.")
         reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)
         for weight, gradient in zip(weights, reached, strict=True):

@@ -99,6 +99,13 @@ def test_what_was_frozen_before_stays_so() -> None:
     assert trained(model) == {key for key, _ in model.named_parameters() if key.startswith(parts)}
 
 
+def test_a_layer_that_is_read_can_be_frozen() -> None:
+    model = network("test_efficientnet")
+    reader = LayerReader("test_efficientnet", ["blocks.1", "blocks.2"])
+    reader.freeze_unused(model, ["conv_stem", "bn1", "blocks.0", "blocks.1"])
+    assert trained(model) == {key for key, _ in model.named_parameters() if key.startswith("blocks.2.")}
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
