@@ -73,11 +73,11 @@ class DefectSampler(ResumableSampler):
 
     Args:
         labels: of :class:`MaskedImages`.
-        weights: of the categories in batches with defects, not negative; a category of weight 0 has no such batch.
+        weights: of all categories, above 0.
         batches: in an epoch, of each process.
         size: images of a category in a batch.
         defect_share: share of batches, drawn at random, with defects: half of the images are good, half have a defect. The
-            others have good images alone, of the categories of weight 0 where there are some.
+            others have good images alone, of the categories without defects where there are some.
         replay: images without a category in a batch.
         **settings: see :class:`ResumableSampler`; ``skip`` is a multiple of a batch's items.
     """
@@ -95,9 +95,10 @@ class DefectSampler(ResumableSampler):
         of = np.asarray(labels)
         self.good, self.defects = ([np.flatnonzero(of == 2 * c + d) for c in range(len(weights))] for d in (0, 1))
         self.others = np.flatnonzero(of < 0)
-        self.weights = np.asarray(weights, float) / sum(weights)
+        self.weights = np.asarray(weights, float)
+        self.defective = [c for c, items in enumerate(self.defects) if len(items)]
         full = [c for c, items in enumerate(self.good) if len(items) >= size]
-        self.full = [c for c in full if not self.weights[c]] or full
+        self.full = [c for c in full if c not in self.defective] or full
         self.size, self.defect_share, self.replay, self.batches = size, defect_share, replay, batches
         super().__init__(range(batches * settings["num_replicas"]), **settings)
 
@@ -106,14 +107,18 @@ class DefectSampler(ResumableSampler):
             draws = np.random.default_rng((self.seed, self.epoch, number * self.num_replicas + self.rank))
             with_defects = not self.full or draws.random() < self.defect_share
             if with_defects:
-                category = draws.choice(len(self.weights), p=self.weights)
+                category = self._draw(self.defective, draws)
                 memory = self.size // 2
                 yield from draws.choice(self.good[category], memory, replace=False).tolist()
                 defects, count = self.defects[category], self.size - memory
                 yield from draws.choice(defects, count, replace=len(defects) < count).tolist()
             else:
-                yield from draws.choice(self.good[draws.choice(self.full)], self.size, replace=False).tolist()
+                yield from draws.choice(self.good[self._draw(self.full, draws)], self.size, replace=False).tolist()
             yield from draws.choice(self.others, self.replay, replace=len(self.others) < self.replay).tolist()
+
+    def _draw(self, categories: list[int], draws: np.random.Generator) -> int:
+        weights = self.weights[categories]
+        return int(draws.choice(categories, p=weights / weights.sum()))
 
     def __len__(self) -> int:
         return self.batches * (self.size + self.replay)
@@ -137,8 +142,8 @@ class DefectFolder(ImageBatches):
             behind), or VisA's own ``CATEGORY/Data/Images/Normal``, ``Anomaly`` and ``Data/Masks/Anomaly``.
         datamodule: anomalib data modules of further categories, with masks; all of their images are read.
         normal: folder with a folder of good images for each further category; see :class:`CategoryFolder`.
-        weights: how often categories, by their names, are drawn for batches with defects; 1 for those not named. One of weight 0
-            is left out, of ``normal`` too. A category without defects, or whose defects have no masks, is refused otherwise.
+        weights: how often categories, by their names, are drawn; 1 for those not named. Near relatives share one weight. One of
+            weight 0 is left out. A category of ``root`` without defects, or whose defects have no masks, is refused otherwise.
         defect_share: share of batches with defects, drawn at random.
         batches: in an epoch, per device.
         batch_size: images of a category per step and device, two or more.
@@ -234,6 +239,7 @@ class DefectFolder(ImageBatches):
             masks += [None] * len(each.good) + each.masks
             labels += [2 * number] * len(each.good) + [2 * number + 1] * len(each.defects)
         if normal:
+            # a label's number counts those of weight 0 as well: no image has it, and it is never drawn
             read = [item for item, label in enumerate(normal.labels) if self._weight(normal_names[label]) > 0]
             files += [normal[item] for item in read]
             labels += [2 * (len(found) + int(normal.labels[item])) for item in read]
@@ -241,7 +247,7 @@ class DefectFolder(ImageBatches):
         if self.replay:
             index = index.with_background(ImageIndex.of(self.replay_images or ""))
         self._masks = masks + [None] * (len(index) - len(masks))
-        self._weights = [self._weight(each.name) for each in found] + [0.0] * len(normal_names)
+        self._weights = [self._weight(name) for name in (*(each.name for each in found), *normal_names)]
         return index, f"The categories {first_few(each.name for each in found)}"
 
     def _weight(self, name: str) -> float:

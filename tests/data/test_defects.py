@@ -112,13 +112,15 @@ def test_weights_choose_categories_and_leave_out(tree: Path) -> None:
     batches = _batches(
         tree / "defects",
         normal=tree / "normal",
-        weights={"gear": 0, "nut": 9, "tile": 0},
-        defect_share=0.7,
-        batches=100,
+        weights={"gear": 0, "nut": 9, "wood": 9},
+        batches=200,
     )
     counts = Counter(int(images[0, 0, 0, 0]) for images, _, _ in batches)
-    assert set(counts) == {100, 150, 220}
+    assert set(counts) == {100, 150, 200, 220}
     assert counts[100] > 4 * counts[150]
+    assert counts[220] > 4 * counts[200]
+    batches = _batches(tree / "defects", normal=tree / "normal", weights={"tile": 0})
+    assert 200 not in {int(images[0, 0, 0, 0]) for images, _, _ in batches}
 
 
 def test_data_modules_of_anomalib_bring_their_masks(tree: Path) -> None:
@@ -155,7 +157,7 @@ def test_a_damaged_defect_is_replaced_by_another_and_a_black_mask_is_damage(tmp_
 
 def _sampler(**where: int) -> DefectSampler:
     labels = [0] * 5 + [1] * 3 + [2] * 6 + [-1] * 3
-    return DefectSampler(labels, [1.0, 0.0], 10, 4, 0.5, 1, **{"num_replicas": 1, "rank": 0, "seed": 0, **where})
+    return DefectSampler(labels, [1.0, 1.0], 10, 4, 0.5, 1, **{"num_replicas": 1, "rank": 0, "seed": 0, **where})
 
 
 def test_epochs_can_be_repeated_and_may_begin_within() -> None:
