@@ -60,6 +60,9 @@ class LocalSPD(TrainingModule):
         temperature: of the comparison of locations.
         learning_rate: the highest of one cycle.
         weight_decay: of AdamW.
+        interpolation: how far the weights go from the backbone's to the trained ones after the last step, in ``(0, 1]``; 1: all the
+            way. Halfway, most of what was gained stays and most of what was lost on other data returns. Source: Wortsman et al.,
+            Robust fine-tuning of zero-shot models (CVPR 2022), section 3.
 
     Raises:
         ValueError: for arguments out of bounds, or a layer or part that the backbone does not have.
@@ -77,13 +80,16 @@ class LocalSPD(TrainingModule):
         temperature: float = 0.2,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        interpolation: float = 1.0,
     ) -> None:
         super().__init__()
         if eta < 0:
             raise ValueError(f"`eta` weighs the SPD term and is not negative. Got {eta}.")
+        if not 0 < interpolation <= 1:
+            raise ValueError(f"`interpolation` is above 0 and at most 1 (the trained weights). Got {interpolation}.")
         self.save_settings("saliency_cache")
         self.eta, self.temperature = eta, temperature
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.weight_decay, self.interpolation = learning_rate, weight_decay, interpolation
         self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
         self.reader = LayerReader(backbone, layers)
         self.reader.freeze_unused(self.encoder, frozen)
@@ -154,6 +160,13 @@ class LocalSPD(TrainingModule):
             self.log(f"distillation_{layer}", distance)
             self.log(f"mean_square_{layer}", square)
         return loss
+
+    @torch.no_grad()
+    def on_train_epoch_end(self) -> None:
+        """Interpolate the weights after the last step of the run, before the checkpoint (a Lightning hook)."""
+        if self.trainer.global_step >= self.trainer.estimated_stepping_batches:
+            for trained, original in zip(self.encoder.parameters(), self.teacher.parameters(), strict=True):
+                trained.lerp_(original, 1 - self.interpolation)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW in one cycle over all steps of the run."""

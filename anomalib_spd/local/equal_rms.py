@@ -66,6 +66,7 @@ class EqualRMSSPD(LocalSPD):
         if self.equalize_rms:
             self._rescale(self.encoder, self._mean_across_ranks(self.mean_square_sums))
         self.mean_square_sums.zero_()
+        super().on_train_epoch_end()  # between two networks at equal RMS
 
     def _rescale(self, network: nn.Module, measured: Tensor) -> None:
         """Bring a network's layers, whose mean squares ``(L,)`` have these ratios, to one, their geometric mean."""
