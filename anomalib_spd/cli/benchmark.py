@@ -43,21 +43,17 @@ def run(args: list[str]) -> int:
     """
     options = parse(args)
     results, threads = options.results, options.threads or max(1, (os.cpu_count() or 1) // options.workers)
-    try:
-        grid = grid_of(options)
-        with closing(_runner(options, threads)) as runner, _Display() as display:
-            outcome = benchmark.run(
-                grid,
-                results,
-                runner,
-                accelerator=options.accelerator,
-                threads=threads,
-                report=display.show,
-                log=display.log,
-            )
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 1
+    grid = grid_of(options)
+    with closing(_runner(options, threads)) as runner, _Display() as display:
+        outcome = benchmark.run(
+            grid,
+            results,
+            runner,
+            accelerator=options.accelerator,
+            threads=threads,
+            report=display.show,
+            log=display.log,
+        )
     for result in outcome.failed:
         failure = result.record["error"]
         print(f"failed: {result.cell}: {failure['type']}: {' '.join(failure['message'].split())}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """The command ``anomalib-spd finetune``: normal images in, a registered backbone out."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,17 +21,13 @@ OWN_CHECKPOINT = ("dirpath", "filename", "enable_version_counter")
 
 
 def run(args: list[str]) -> int:
-    """Run ``anomalib-spd finetune ...``; return its exit status: 0, or 1 where it could not be carried out.
+    """Run ``anomalib-spd finetune ...``; return its exit status.
 
     Args:
         args: what follows ``anomalib-spd finetune``.
     """
-    try:
-        FinetuneCLI(args).run()
-        leave_process_group()
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 1
+    FinetuneCLI(args).run()
+    leave_process_group()
     return 0
 
 

@@ -6,7 +6,7 @@ Only what a command needs is imported: the console script answers ``--help`` and
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from anomalib_spd.version import __version__
@@ -20,26 +20,35 @@ COMMANDS = {
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
     "report": "make tables and pictures of a grid's results",
 }
+#: what a user can mend: one line, no traceback
+ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status.
+    """Run the command; returns its exit status: 0, or 1 after an error, which is one line. Wrong usage exits with 2.
 
     Args:
-        args: what follows ``anomalib-spd``; by default those of the process.
+        args: what follows ``anomalib-spd``; by default those of the process. With ``--debug`` among them, errors are raised.
 
     Raises:
         SystemExit: after ``--help`` and ``--version`` with 0, after wrong usage with 2.
     """
-    command, *rest = list(sys.argv[1:] if args is None else args) or ["--help"]
+    given = list(sys.argv[1:] if args is None else args)
+    command, *rest = [each for each in given if each != "--debug"] or ["--help"]
     if command.startswith("-"):
         _parser().parse_args([command, *rest])
     # anomalib's and timm's warnings about their own parts mean nothing to who runs a command
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
     import_module("anomalib_spd.backbones")  # registers the names
     if command in COMMANDS:
-        status: int = import_module(f"anomalib_spd.cli.{command}").run(rest)
-        return status
+        run: Callable[[list[str]], int] = import_module(f"anomalib_spd.cli.{command}").run
+        try:
+            return run(rest)
+        except ERRORS as error:
+            if "--debug" in given:
+                raise
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            return 1
     import_module("anomalib.loggers").configure_logger()
     import_module("anomalib.cli.cli").AnomalibCLI([command, *rest])
     return 0
@@ -53,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "with our backbones registered. Every command has its own --help.",
     )
     parser.add_argument("-V", "--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised; anywhere in a command")
     commands = parser.add_subparsers(title="commands of this package", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)

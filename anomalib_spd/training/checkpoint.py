@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, and only where a run resumes bit for bit."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from anomalib_spd.files import atomic_write
+from anomalib_spd.files import atomic_write, first_few
+
+#: to who trains weights that diverge: the learning rate belongs to a run, which resumes with no other
+ADVICE = (
+    "Train anew with a smaller learning rate, in a folder of its own (--trainer.default_root_dir), or resume with "
+    "--trainer.precision 32-true."
+)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -30,7 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             OSError: where the file cannot be written; the previous one stays.
+            FloatingPointError: for weights that are not finite; the previous file stays.
         """
+        _check_finite(checkpoint.get("state_dict", {}), path)
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -39,6 +49,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with atomic_write(Path(path), remove_stale=True) as file:
             file.write(content.getbuffer())
+
+
+def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse to save the weights of a training that has diverged: its last loss may have been finite."""
+    spoiled = [name for name, each in state.items() if each.is_floating_point() and not each.isfinite().all()]
+    if spoiled:
+        raise FloatingPointError(
+            f"The training has diverged: {first_few(spoiled)} are not finite. {path} is not written; if there was one, it is of "
+            f"before. {ADVICE}"
+        )
 
 
 class LastCheckpoint(ModelCheckpoint):

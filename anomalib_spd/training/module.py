@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.saliency import SaliencyCache
+from anomalib_spd.training.checkpoint import ADVICE
 from anomalib_spd.training.schedules import check_cycle
 from anomalib_spd.training.views_callback import ViewsPicture
 
@@ -117,8 +118,7 @@ class TrainingModule(LightningModule, ABC):
         if not loss.isfinite():
             parts = ", ".join(f"{name}: {value.item():.3g}" for name, value in terms.items())
             raise FloatingPointError(
-                f"The loss is {loss.item()} ({parts}). The last checkpoint was written before: resume from it with a smaller "
-                "learning rate, in a folder of its own, or with --trainer.precision 32-true."
+                f"The loss is {loss.item()} ({parts}). The last checkpoint, if there is one, is of before. {ADVICE}"
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

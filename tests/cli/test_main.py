@@ -64,7 +64,7 @@ def _small(images: Path, folder: Path, *more: str, method: str = "supervised") -
 
 
 def _pretrain(images: Path, folder: Path, *more: str) -> None:
-    assert main(["pretrain", *recipe("supervised_spd"), *_small(images, folder, *more)]) == 0
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(images, folder, *more), "--debug"]) == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -142,9 +142,16 @@ def test_the_seed_decides(labelled_images: Path, tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_no_images_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_no_images_is_an_error_of_one_line_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(FileNotFoundError, match=r"Give another with --data\.root"):
         _pretrain(tmp_path / "missing", tmp_path / "run")
+    capsys.readouterr()
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(tmp_path / "missing", tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("args", [[], ["-h"], ["--help"], ["--version"]])

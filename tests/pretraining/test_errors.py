@@ -63,8 +63,20 @@ class Poisoning(Callback):
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(labelled_images: Path, tmp_path: Path) -> None:
     poisoned = arguments(labelled_images, tmp_path, "supervised", 0, callback(f"{__name__}.Poisoning", 4))
-    with pytest.raises(FloatingPointError, match="The last checkpoint was written before: resume from it"):
-        main(poisoned)
+    with pytest.raises(FloatingPointError, match=r"The last checkpoint, if there is one, is of before\. Train anew"):
+        main([*poisoned, "--debug"])
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4
     assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+def test_weights_that_have_diverged_are_not_saved(
+    labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss of the last step is of the weights before it: only the weights tell."""
+    diverging = ("--model.init_args.learning_rate", "1e30", "--trainer.max_steps", "1")
+    assert main([*arguments(labelled_images, tmp_path, "supervised", 0), *diverging]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: The training has diverged: ")
+    assert "Train anew with a smaller learning rate" in error
+    assert not list((tmp_path / "checkpoints").glob("*"))

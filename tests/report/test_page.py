@@ -15,6 +15,7 @@ import yaml
 
 from anomalib_spd.benchmark.results import Result
 from anomalib_spd.cli import report as report_command
+from anomalib_spd.cli.main import main
 from anomalib_spd.report import page as report
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
 from anomalib_spd.report.comparison import GridResults, load
@@ -265,14 +266,14 @@ def test_a_foreign_folder_is_left_alone(
     small: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_text("<html>mine</html>")
-    assert report_command.run([str(small), "--output", str(tmp_path)]) == 1
+    assert main(["report", str(small), "--output", str(tmp_path)]) == 1
     assert f"error: {tmp_path} is neither empty nor an earlier report" in capsys.readouterr().err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "<html>mine</html>"}
 
 
 def test_a_file_as_output_is_refused(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
-    assert report_command.run([str(small), "--output", str(tmp_path / "file")]) == 1
+    assert main(["report", str(small), "--output", str(tmp_path / "file")]) == 1
     assert "is a file, expected a folder" in capsys.readouterr().err
 
 
@@ -281,8 +282,8 @@ def test_the_command_writes_beside_the_results(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(report_command, "write_report", lambda *args, **kwargs: asked.append((args, kwargs)))
-    assert report_command.run([str(small)]) == 0
-    assert report_command.run([str(small), "--output", "elsewhere", "--without-images"]) == 0
+    assert main(["report", str(small)]) == 0
+    assert main(["report", str(small), "--output", "elsewhere", "--without-images"]) == 0
     assert asked == [
         ((small, small / "report"), {"images": True}),
         ((small, Path("elsewhere")), {"images": False}),
@@ -291,13 +292,13 @@ def test_the_command_writes_beside_the_results(
 
 
 def test_other_folders_than_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report_command.run([str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "it has no grid.yaml: give that of 'anomalib-spd benchmark'" in capsys.readouterr().err
     (tmp_path / "grid.yaml").write_text("colors: 3")
-    assert report_command.run([str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "is not the configuration of a grid" in capsys.readouterr().err
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(SMALL))
-    assert report_command.run([str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "was measured, 0 failed: run the benchmark first" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
@@ -307,7 +308,7 @@ def test_a_report_drawn_from_its_own_csv_prints_the_same_tables(written: Path, m
     shutil.copy(written / "intervals.csv", tmp_path / "grid.intervals.csv")
     shutil.copy(written / "means.csv", tmp_path / "grid.means.csv")
     for name, missing in (("grid.csv", set()), ("grid.means.csv", {"Images", "Weights"})):
-        assert report_command.run([str(tmp_path / name)]) == 0
+        assert main(["report", str(tmp_path / name)]) == 0
         text = (tmp_path / "grid.report" / report.TEXT).read_text()
         of_cells, of_csv = tables(markdown), tables(text)
         for title in [
@@ -325,7 +326,7 @@ def test_a_csv_of_labels_and_metrics_is_enough(tmp_path: Path) -> None:
         "1,,PaDiM,NA,1,done,0.25",
     ]
     (tmp_path / "small.csv").write_text("\n".join([*lines, "2,,PaDiM,NA,0,failed,"]))
-    assert report_command.run([str(tmp_path / "small.csv")]) == 0
+    assert main(["report", str(tmp_path / "small.csv")]) == 0
     rows = tables((tmp_path / "small.report" / report.TEXT).read_text())["PaDiM"]
     assert [row[:4] for row in rows[1:]] == [["NA", "1", "2", "0.500 ± 0.354"], ["NA", "2", "0", "-"]]
 
@@ -334,7 +335,7 @@ def test_other_csv_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     for content, message in (("a,b\n1,2\n", "has no column backbone"), ("", "is not a table of")):
         for name in ("other.csv", "other.means.csv"):
             (tmp_path / name).write_text(content)
-            assert report_command.run([str(tmp_path / name)]) == 1
+            assert main(["report", str(tmp_path / name)]) == 1
             assert message in capsys.readouterr().err
 
 
