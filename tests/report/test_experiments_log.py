@@ -190,6 +190,25 @@ def test_the_table_of_all_forms_can_be_recomputed() -> None:
             check(read("forms_2cls_highshot"), [of_2cls, "SPD minus its control", "pixel AU-PR"], row[6])
 
 
+def test_the_search_for_real_differences_can_be_recomputed() -> None:
+    runs = pd.read_csv(REPOSITORY / "results" / "real_forms.csv")
+    means = runs.groupby(["balance", "form", "group"])[["image_AUROC", "pixel_AUPR"]].mean()
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    table = text[text.index("(../results/real_forms.csv)") :].split("\n\n")[1]
+    _, _, *rows = map(fields, table.splitlines())
+    assert [row[0] for row in rows] == list(dict.fromkeys(runs.form))
+    for form, *printed in rows:
+        at_rms, at_variance = (means.loc[balance, form] for balance in ("rms", "var"))
+        if form != "base":
+            at_rms, at_variance = at_rms - means.loc["rms", "base"], at_variance - means.loc["var", "base"]
+        # castings and solar cells have no masks
+        by_group = at_rms.loc[["papers", "castings", "solar cells", "synthetic"]].to_numpy().flatten()
+        expected = [*at_rms.mean(), *by_group[~pd.isna(by_group)], *at_variance.mean()]
+        assert [float(number) for field in printed for number in field.split(" / ")] == pytest.approx(
+            expected, abs=6e-4
+        )
+
+
 def test_neither_pages_nor_pictures_nor_paths_with_spaces_are_tracked() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
