@@ -69,9 +69,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     training counts those that it meets); above 1 % of all files, reading stops.
 
     Args:
-        root: folder, text file or index; see :meth:`ImageIndex.of`.
+        root: index, or what :meth:`ImageIndex.of` reads as one.
         image_size: side of the square images, pixels.
-        relative_to: folder to which a text file's paths are relative; by default its own.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
 
     Attributes:
@@ -82,16 +81,10 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         ValueError: if ``image_size`` is not positive, or a text file is malformed.
     """
 
-    def __init__(
-        self,
-        root: Path | str | ImageIndex,
-        image_size: int = 256,
-        relative_to: Path | str | None = None,
-        keep_aspect: bool = True,
-    ) -> None:
+    def __init__(self, root: Path | str | ImageIndex, image_size: int = 256, keep_aspect: bool = True) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-        self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root, relative_to)
+        self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root)
         self.image_size = image_size
         self.keep_aspect = keep_aspect
         # a byte for each file, in memory that worker processes share however they are started

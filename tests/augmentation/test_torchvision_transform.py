@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from anomalib_spd.augmentation import RandomSmoothBlend
 from anomalib_spd.augmentation.torchvision_transform import TorchvisionTransform
-from anomalib_spd.data.sample.datamodule import make_category
+from anomalib_spd.data import Sample
 
 
 def _smooth_blend(**arguments: Any) -> TorchvisionTransform:
@@ -223,7 +223,7 @@ def test_pickles() -> None:
 @pytest.fixture(scope="module")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    make_category(folder, "gravel")
+    Sample("gravel", folder).prepare_data()
     return folder
 
 

@@ -12,9 +12,14 @@ from PIL import Image
 from skimage import data
 
 from anomalib_spd.data.sample import datamodule as sample
-from anomalib_spd.data.sample.datamodule import CATEGORIES, DEFECTS, IMAGES_PER_DEFECT, REGIONS, Sample, make_category
+from anomalib_spd.data.sample.datamodule import CATEGORIES, DEFECTS, IMAGES_PER_DEFECT, REGIONS, Sample
 
 BAD = [(defect, number) for defect in DEFECTS for number in range(IMAGES_PER_DEFECT)]
+
+
+def _make(root: Path, category: str) -> Path:
+    Sample(category, root).prepare_data()
+    return root / "visa_pytorch" / category
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root with all three categories."""
     folder = tmp_path_factory.mktemp("sample")
     for category in CATEGORIES:
-        make_category(folder, category)
+        _make(folder, category)
     return folder
 
 
@@ -66,7 +71,7 @@ def test_read_by_stock_visa_and_by_sample(root: Path, data_module: type[Visa]) -
 
 
 def test_the_set_is_deterministic(root: Path, tmp_path: Path) -> None:
-    assert _contents(make_category(tmp_path, "brick")) == _contents(root / "visa_pytorch/brick")
+    assert _contents(_make(tmp_path, "brick")) == _contents(root / "visa_pytorch/brick")
 
 
 def test_all_images_differ(root: Path) -> None:
@@ -117,7 +122,7 @@ def test_splits_are_cut_from_disjoint_columns(monkeypatch: pytest.MonkeyPatch) -
 def test_two_processes_at_once(root: Path, tmp_path: Path) -> None:
     # Spawned processes would spend tens of seconds on importing anomalib again; these use no torch.
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        folders = pool.starmap(make_category, [(tmp_path, "brick")] * 2)
+        folders = pool.starmap(_make, [(tmp_path, "brick")] * 2)
     assert folders == [tmp_path / "visa_pytorch/brick"] * 2
     assert [f.name for f in (tmp_path / "visa_pytorch").iterdir()] == ["brick"]
     assert _contents(folders[0]) == _contents(root / "visa_pytorch/brick")
@@ -132,7 +137,7 @@ def test_the_slower_of_two_processes_discards_its_own(tmp_path: Path, monkeypatc
         (folder / "theirs").touch()
 
     monkeypatch.setattr(sample, "_write_category", overtaken)
-    assert make_category(tmp_path, "brick") == folder
+    assert _make(tmp_path, "brick") == folder
     assert [f.name for f in tmp_path.rglob("*")] == ["visa_pytorch", "brick", "theirs"]
 
 
@@ -142,7 +147,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sample, "_write_category", full)
     with pytest.raises(OSError, match="No space left on device"):
-        make_category(tmp_path, "brick")
+        _make(tmp_path, "brick")
     assert not list((tmp_path / "visa_pytorch").iterdir())
 
 
@@ -170,9 +175,8 @@ def test_no_network_and_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_unknown_category(tmp_path: Path) -> None:
-    for call in (lambda: Sample("capsules", tmp_path), lambda: make_category(tmp_path, "capsules")):
-        with pytest.raises(ValueError, match=r"'capsules'.*brick, grass, gravel"):
-            call()
+    with pytest.raises(ValueError, match=r"'capsules'.*brick, grass, gravel"):
+        Sample("capsules", tmp_path)
 
 
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:

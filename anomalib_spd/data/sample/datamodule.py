@@ -19,8 +19,8 @@ from anomalib.data import Visa
 from PIL import Image
 from skimage import data, transform
 
+from anomalib_spd.data.drawn_folder import drawn_folder
 from anomalib_spd.data.sample.defects import DEFECTS, SIZE
-from anomalib_spd.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class Sample(Visa):
             raise TypeError(
                 f"Sample has no argument {', '.join(sorted(taken))}: give `texture` for category, `folder` for root."
             )
-        _check_category(texture)
+        if texture not in CATEGORIES:
+            raise ValueError(f"Unknown category {texture!r}; the demo set has {', '.join(CATEGORIES)}.")
         super().__init__(
             root=folder,
             category=texture,
@@ -112,40 +113,9 @@ class Sample(Visa):
         if folder.is_dir():
             logger.info("Found the demo set %s.", folder)
             return
-        make_category(self.root, self.category)
+        with drawn_folder(folder, "the demo set") as made:
+            _write_category(made, self.category)
         logger.warning("Made the demo set %s. Figures on it say nothing about real defects.", folder)
-
-
-def make_category(root: Path | str, category: str) -> Path:
-    """Write one category in VisA's layout, unless its folder exists.
-
-    The folder takes its name in one step, see :func:`~anomalib_spd.files.atomic_folder`; of two processes at once the first
-    wins.
-
-    Args:
-        root: folder of the set.
-        category: one of `CATEGORIES`.
-
-    Returns:
-        The category's folder, ``<root>/visa_pytorch/<category>``.
-
-    Raises:
-        ValueError: if ``category`` is not one of `CATEGORIES`.
-        OSError: if the folder cannot be written; the message names it.
-    """
-    _check_category(category)
-    folder = Path(root) / "visa_pytorch" / category
-    if folder.is_dir():
-        return folder
-    try:
-        with atomic_folder(folder) as made:
-            _write_category(made, category)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was faster: its files are the same
-            # given its number, OSError becomes the fitting subclass, such as PermissionError
-            message = f"cannot write the demo set ({error.strerror or error}); choose another root than"
-            raise OSError(error.errno, message, str(root)) from error
-    return folder
 
 
 def normal_image(category: str, split: str, name: str) -> Bytes:
@@ -204,11 +174,6 @@ def defective_image(category: str, defect: str, number: int) -> tuple[Bytes, Byt
     # by the bytes, not by the shape: nobody could find a defect in pixels that rounding left unchanged
     mask = np.where((image != normal).any(axis=-1), 255, 0).astype(np.uint8)
     return image, mask
-
-
-def _check_category(category: str) -> None:
-    if category not in CATEGORIES:
-        raise ValueError(f"Unknown category {category!r}; the demo set has {', '.join(CATEGORIES)}.")
 
 
 def _write_category(folder: Path, category: str) -> None:

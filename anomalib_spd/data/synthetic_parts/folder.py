@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from anomalib_spd.data.drawn_folder import drawn_folder
 from anomalib_spd.data.synthetic_parts.part_category import PartCategory
-from anomalib_spd.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ to train backbones with. All are good parts. Delete this folder to have it made 
 def make_parts(folder: Path | str, categories: int, images_per_category: int, seed: int = 0) -> Path:
     """Write ``FOLDER/CATEGORY/NUMBER.jpg``, unless the folder exists: JPEG of 256 x 256 px, quality 95.
 
-    An existing folder is complete: it takes its name in one step, see :func:`~anomalib_spd.files.atomic_folder`.
+    An existing folder is complete: it takes its name in one step, see :func:`drawn_folder`.
 
     Args:
         folder: where the images are to be.
@@ -43,31 +43,20 @@ def make_parts(folder: Path | str, categories: int, images_per_category: int, se
         )
     folder = Path(folder)
     notice = _NOTICE.format(seed=seed, categories=categories, images=images_per_category)
-    if folder.exists():
-        return _checked(folder, notice)
-    logger.warning(
-        "Making %s: %d categories of parts, %d images of each. This is done once.",
-        folder,
-        categories,
-        images_per_category,
-    )
-    digits = len(str(categories - 1)), len(str(images_per_category - 1))
-    try:
-        with atomic_folder(folder) as made:
+    if not folder.exists():
+        logger.warning(
+            "Making %s: %d categories of parts, %d images of each. This is done once.",
+            folder,
+            categories,
+            images_per_category,
+        )
+        digits = len(str(categories - 1)), len(str(images_per_category - 1))
+        with drawn_folder(folder, "the synthetic parts") as made:
             write = partial(_write_category, made, images_per_category, seed, *digits)
             # threads: nearly all of it is NumPy's, which releases the interpreter's lock
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(write, range(categories)))
             (made / "README.txt").write_text(notice, encoding="utf-8")
-    except OSError as error:
-        if folder.is_dir():  # another process was faster
-            return _checked(folder, notice)
-        message = f"cannot write the synthetic parts ({error.strerror or error}); choose another root than"
-        raise OSError(error.errno, message, str(folder)) from error
-    return folder
-
-
-def _checked(folder: Path, notice: str) -> Path:
     readme = folder / "README.txt"
     if not readme.is_file() or readme.read_text(encoding="utf-8") != notice:
         raise FileExistsError(
