@@ -1,7 +1,7 @@
 """Sampling of anchors: pixels of the salient part of a saliency map."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,41 +18,8 @@ _MAX_CLUSTERED = 128 * 128
 _FALLBACK = 300
 
 
-class Region(NamedTuple):
-    """The pixels of saliency maps with values greater than ``above`` and not greater than ``up_to``.
-
-    Attributes:
-        above: float ``(B,)``.
-        up_to: float ``(B,)``, or ``None`` for no such bound.
-    """
-
-    above: Tensor
-    up_to: Tensor | None
-
-
-def sample_salient(
-    saliency: Tensor, clusters: int, choice: ClusterChoice, cluster_draw: Tensor, draws: Tensor
-) -> Tensor:
-    """Sample pixels uniformly from one cluster of saliency values, see :func:`salient_region`.
-
-    Args:
-        saliency: floating ``(B, H, W)``, finite.
-        clusters: number of clusters.
-        choice: cluster by its center.
-        cluster_draw: float ``(B,)`` in ``[0, 1)``, selects the random cluster.
-        draws: float ``(B, T, 2)`` in ``[0, 1)``.
-
-    Returns:
-        Rows and columns, int64 ``(B, T, 2)``.
-
-    Raises:
-        RuntimeError: for maps that are not finite.
-    """
-    return sample_region(saliency, salient_region(saliency, clusters, choice, cluster_draw), draws)
-
-
-def salient_region(saliency: Tensor, clusters: int, choice: ClusterChoice, draw: Tensor) -> Region:
-    """Cluster saliency maps by value, and select one cluster of each.
+def salient_mask(saliency: Tensor, clusters: int, choice: ClusterChoice, draw: Tensor) -> Tensor:
+    """Cluster saliency maps by value, and return the pixels of one cluster of each.
 
     Source: CutSwap, "Anchor selection": k-means with k = 4, the cluster of the largest center; the other choices are
     its ablations. Departure: k-means uses 256 levels, and every n-th row and column of a map of more than about
@@ -66,7 +33,7 @@ def salient_region(saliency: Tensor, clusters: int, choice: ClusterChoice, draw:
         draw: float ``(B,)`` in ``[0, 1)``, selects the random cluster.
 
     Returns:
-        The region, of 2 pixels at least.
+        bool ``(B, H, W)``, true for 2 pixels at least.
 
     Raises:
         RuntimeError: for maps that are not finite.
@@ -101,34 +68,34 @@ def salient_region(saliency: Tensor, clusters: int, choice: ClusterChoice, draw:
     enough = (from_top >= min(_FALLBACK, height * width)).sum(1, keepdim=True) - 1
     top = values.gather(1, enough.clamp(min=0)) - margin
     flat = high == low
-    above = torch.where(flat, -torch.inf, torch.where(few, top, above))[:, 0]
-    return Region(above, None if choice == "max" else torch.where(flat | few, torch.inf, up_to)[:, 0])
+    above = torch.where(flat, -torch.inf, torch.where(few, top, above))
+    maps = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
+    inside = maps > above[..., None].to(maps.dtype)
+    if choice == "max":
+        return inside
+    up_to = torch.where(flat | few, torch.inf, up_to)
+    return inside & (maps <= up_to[..., None].to(maps.dtype))
 
 
-def sample_region(saliency: Tensor, region: Region, draws: Tensor) -> Tensor:
-    """Sample pixels uniformly from a region of saliency maps.
+def sample_inside(inside: Tensor, draws: Tensor) -> Tensor:
+    """Sample pixels uniformly from masks.
 
     Args:
-        saliency: floating ``(B, H, W)``.
-        region: of 1 pixel at least.
+        inside: bool ``(B, H, W)``, true for 1 pixel at least.
         draws: float ``(B, T, 2)`` in ``[0, 1)``.
 
     Returns:
         Rows and columns, int64 ``(B, T, 2)``.
     """
-    maps = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
-    inside = maps > region.above[:, None, None].to(maps.dtype)
-    if region.up_to is not None:
-        inside = inside & (maps <= region.up_to[:, None, None].to(maps.dtype))
     # a row by its share of the pixels, then a pixel of the row
     per_row = inside.view(torch.uint8).sum(2, dtype=torch.int32)
     up_to_row = per_row.cumsum(1, dtype=torch.int32)
     row = torch.searchsorted(up_to_row, _to_index(draws[..., 0], up_to_row[:, -1:]), right=True)
-    row = row.clamp_(max=saliency.shape[1] - 1)
+    row = row.clamp_(max=inside.shape[1] - 1)
     number = _to_index(draws[..., 1], per_row.gather(1, row))
-    members = inside.gather(1, row[..., None].expand(-1, -1, saliency.shape[2])).cumsum(2, dtype=torch.int32)
+    members = inside.gather(1, row[..., None].expand(-1, -1, inside.shape[2])).cumsum(2, dtype=torch.int32)
     column = torch.searchsorted(members, number[..., None], right=True)[..., 0]
-    return torch.stack([row, column.clamp_(max=saliency.shape[2] - 1)], 2)
+    return torch.stack([row, column.clamp_(max=inside.shape[2] - 1)], 2)
 
 
 def _to_index(draw: Tensor, number: Tensor) -> Tensor:

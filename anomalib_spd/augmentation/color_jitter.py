@@ -1,7 +1,6 @@
 """Color jitter of patches as one matrix product."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,58 +21,16 @@ _CONSTANTS = {
 }
 
 
-class ColorMap(NamedTuple):
-    """An affine map of a patch's colors: ``matrix`` times them, plus ``rest`` times their mean gray, within ``[0, 1]``.
-
-    Attributes:
-        matrix: ``(B, C, C)``.
-        rest: share of the mean gray that contrast keeps, ``(B,)``.
-        gray: weights of the channels in gray, ``(C,)``.
-    """
-
-    matrix: Tensor
-    rest: Tensor
-    gray: Tensor
-
-
-def color_map(jitter: Tensor, channels: int, dtype: torch.dtype) -> ColorMap:
-    """Return the map that changes brightness, contrast about the patch's mean gray, saturation and hue, in this order (ours).
+def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
+    """Change brightness, contrast about the patch's mean gray, saturation and hue, in this order (ours).
 
     torchvision takes four steps, clamps after each, and turns hue in HSV. Here hue is a rotation of chroma at constant
     luma, as in NVIDIA's DALI, which makes all four one affine map of color, and values are clamped once. The map costs
     one pass. Its turned colors differ visibly from torchvision's, whose turn changes luma.
 
     Args:
+        patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3. In gray images only brightness and contrast change.
         jitter: float ``(B, 4)``, factors of brightness, contrast, saturation, and the turn of hue (1 is a full turn).
-        channels: of the images, 1 or 3. In gray images only brightness and contrast change.
-        dtype: of the map, float32 or wider.
-
-    Raises:
-        ValueError: for images of neither 1 nor 3 channels.
-    """
-    if channels not in (1, 3):
-        raise ValueError(
-            f"Colors are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {channels}."
-        )
-    brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
-    gain = brightness * contrast
-    rest = brightness - gain
-    if channels == 1:
-        return ColorMap(gain[:, None, None], rest, gain.new_ones(1))
-    basis, luma = (constant.to(jitter.device) for constant in _CONSTANTS[dtype])
-    angle, color = hue * (2 * math.pi), gain * saturation
-    weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
-    # autocast must not reach this product: half precision would be visible
-    with torch.autocast(jitter.device.type, enabled=False):
-        return ColorMap((weights @ basis).view(-1, 3, 3), rest, luma)
-
-
-def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
-    """Return patches with jittered colors, see :func:`color_map`.
-
-    Args:
-        patch: floating ``(B, C, N)`` in ``[0, 1]``; C is 1 or 3.
-        jitter: float ``(B, 4)``.
         mean: floating ``(B, C, 1)``, the patch's mean color.
 
     Returns:
@@ -82,13 +39,24 @@ def jitter_colors(patch: Tensor, jitter: Tensor, mean: Tensor) -> Tensor:
     Raises:
         ValueError: for patches of neither 1 nor 3 channels.
     """
+    channels = patch.shape[1]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"Colors are jittered in images of 1 or 3 channels; give `jitter=(0, 0, 0, 0)`. Got {channels}."
+        )
     dtype = torch.promote_types(patch.dtype, torch.float32)
-    colors = color_map(jitter, patch.shape[1], dtype)
-    # without autocast, as above
+    brightness, contrast, saturation, hue = jitter.to(dtype).unbind(1)
+    gain = brightness * contrast
+    # the share of the mean gray that contrast keeps
+    rest = (brightness - gain)[:, None, None]
+    pixels, mean = patch.to(dtype), mean.to(dtype)
+    # autocast must not reach these products: half precision would be visible
     with torch.autocast(patch.device.type, enabled=False):
-        offset = colors.rest[:, None, None] * (colors.gray @ mean.to(dtype))[:, None]
-        if patch.shape[1] == 1:
-            jittered = torch.mul(colors.matrix, patch.to(dtype))
+        if channels == 1:
+            jittered = torch.mul(gain[:, None, None], pixels)
         else:
-            jittered = torch.bmm(colors.matrix, patch.to(dtype))
-        return jittered.add_(offset).clamp_(0, 1).to(patch.dtype)
+            basis, luma = (constant.to(jitter.device) for constant in _CONSTANTS[dtype])
+            angle, color = hue * (2 * math.pi), gain * saturation
+            weights = torch.stack([gain, color * angle.cos(), color * angle.sin()], 1)
+            jittered, mean = torch.bmm((weights @ basis).view(-1, 3, 3), pixels), (luma @ mean)[:, None]
+        return jittered.add_(rest * mean).clamp_(0, 1).to(patch.dtype)

@@ -66,7 +66,7 @@ class RandomCutPaste(PasteAugmentation):
         scale: range of the patch's area as a share of the image's.
         ratio: range of the patch's width over its height.
         jitter: largest change of brightness, contrast, saturation (factors) and hue (turns), see
-            :func:`color_map`. Images of one channel use the first two only.
+            :func:`jitter_colors`. Images of one channel use the first two only.
         p: probability that an image is changed.
         same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.

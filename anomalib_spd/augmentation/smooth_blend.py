@@ -35,7 +35,7 @@ class RandomSmoothBlend(PatchAugmentation):
         ratio: range of the patch's width over its height.
         sigma: standard deviation of the blur, in pixels.
         jitter: largest change of brightness, contrast, saturation (factors) and hue (turns), see
-            :func:`color_map`. Images of one channel use the first two only.
+            :func:`jitter_colors`. Images of one channel use the first two only.
         halo: foreground around the patch, where the blurred outline exceeds the patch. ``"replicate"``: the patch's edge
             continues (ours: no dark halo, and inside the patch the formula as it stands). ``"literal"``: zeros, the
             formula as it stands, which darkens a ring around the patch.

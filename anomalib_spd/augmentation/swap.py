@@ -10,7 +10,7 @@ from kornia.constants import DataKey
 from kornia.geometry.keypoints import Keypoints
 from torch import Tensor
 
-from anomalib_spd.augmentation.anchors import ClusterChoice, sample_salient, sample_top
+from anomalib_spd.augmentation.anchors import ClusterChoice, salient_mask, sample_inside, sample_top
 from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import BoxGenerator, ScarGenerator, SwapGenerator
 from anomalib_spd.augmentation.patches import Patch, add_to_mask, gather_pixels, locations, scatter_pixels
@@ -176,5 +176,6 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         if self.flags["top"] is not None:
             pixels = sample_top(maps, self.flags["top"], draws)
         else:
-            pixels = sample_salient(maps, self.flags["clusters"], self.flags["cluster"], params["cluster_draw"], draws)
+            clusters, choice = self.flags["clusters"], self.flags["cluster"]
+            pixels = sample_inside(salient_mask(maps, clusters, choice, params["cluster_draw"]), draws)
         return swap_locations(pixels, params["full_heights"], params["full_widths"], size)

@@ -77,32 +77,20 @@ def moco_v2_view(size: int) -> nn.Module:
     return simsiam_view(size)
 
 
-def simclr_view(size: int, strength: float = 1.0) -> nn.Module:
+def simclr_view(size: int) -> nn.Module:
     """Return the strong view of SimCLR; two samples of it make a pair.
 
     Source: Chen, Kornblith, Norouzi, Hinton, *A Simple Framework for Contrastive Learning of Visual Representations*
     (ICML 2020), appendix A: random resized crop (scale 0.08-1, aspect 3/4-4/3), flip with probability 0.5, color jitter
-    (0.8, 0.8, 0.8, 0.2) times ``strength`` with 0.8, gray with 0.2, Gaussian blur of sigma 0.1-2 px with 0.5, its kernel a
+    (0.8, 0.8, 0.8, 0.2) with probability 0.8, gray with 0.2, Gaussian blur of sigma 0.1-2 px with 0.5, its kernel a
     tenth of the image's side (rounded to an odd number as in the authors' code).
 
     Departures: the blur ends at 3 sigma of the strongest where the tenth is more (from 140 px on); its edge continues beyond
     the image (the code has zeros there, which darken the border); the crop is resized bilinearly (the code's bicubic leaves
     [0, 1]); see also the module.
-
-    Args:
-        size: side of the view, pixels.
-        strength: of the color jitter, within ``[0, 1.25]``; the paper's is 1 on ImageNet, 0.5 on CIFAR-10.
-
-    Raises:
-        ValueError: for a strength out of bounds, where a factor of the jitter would be negative.
     """
-    if not 0 <= strength <= 1.25:
-        raise ValueError(
-            f"`strength` scales the color jitter and lies within [0, 1.25]; the paper's is 1. Got {strength}."
-        )
-    jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
     blur_kernel = min(2 * (size // 20) + 1, MAX_BLUR_KERNEL)
-    return _contrastive_view(size, min_scale=0.08, jitter=jitter, blur_kernel=blur_kernel)
+    return _contrastive_view(size, min_scale=0.08, jitter=(0.8, 0.8, 0.8, 0.2), blur_kernel=blur_kernel)
 
 
 def _contrastive_view(
