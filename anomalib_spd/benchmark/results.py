@@ -16,6 +16,10 @@ from anomalib_spd.metrics import METRICS
 RECORD = "cell.json"
 SCORES = "scores.npz"
 RUNS = "runs.csv"
+#: columns of every table of runs
+COLUMNS = ("backbone", "sha256", "detector", "category", "seed", "status")
+#: columns that stay text when a table of results is read
+TEXT = ("backbone", "sha256", "detector", "category", "status", "a", "b", "categories", "seeds", "metric")
 
 #: shares of the normal images' pixels for which ``Scores`` has the score above which they lie
 FALSE_POSITIVE_RATES = np.logspace(0, -4, 81)
@@ -182,7 +186,7 @@ def runs_table(results: Iterable[Result]) -> pd.DataFrame:
         results: of one grid.
     """
     rows = [_row(result) for result in results]
-    columns = ["backbone", "sha256", "detector", "category", "seed", "status", *(metric.name for metric in METRICS)]
+    columns = [*COLUMNS, *(metric.name for metric in METRICS)]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*columns, *(key for row in rows for key in row)])))
 
 
@@ -194,24 +198,24 @@ def write_runs(results: Path) -> Path:
     return path
 
 
-def read_runs(path: Path) -> pd.DataFrame:
-    """Return the table in a file that :func:`write_runs` wrote.
+def read_table(path: Path, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
+    """Return the table in a CSV file of results, such as one that :func:`write_runs` wrote.
 
     Args:
-        path: of ``runs.csv``.
+        path: of the file.
+        columns: names of columns that it must have; by default those of every table of runs.
 
     Raises:
         OSError: it is missing.
-        ValueError: it is no table, or lacks a column that every table has.
+        ValueError: it is no table, or lacks a column.
     """
-    texts = ("backbone", "sha256", "detector", "category", "status")
     # labels stay text: a backbone may be called "1", a category "NA"
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
     except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path} is not a table of runs ({error})") from None
-    if missing := [column for column in (*texts, "seed") if column not in table]:
-        raise ValueError(f"{path} is not a table of runs: it has no column {', '.join(missing)}")
+        raise ValueError(f"{path} is not a table of results ({error}): give a CSV of 'anomalib-spd report'") from None
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}: give a CSV of 'anomalib-spd report'")
     return table
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from anomalib_spd.benchmark.grid import Grid, pairs
-from anomalib_spd.benchmark.results import Cell, Result, read, read_runs, runs_table
+from anomalib_spd.benchmark.results import Cell, Result, read, read_table, runs_table
 from anomalib_spd.benchmark.run import GRID
 from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
@@ -22,8 +22,6 @@ INTERVALS = (
     *("a", "b", "detector", "category", "categories", "seeds", "metric"),
     *("difference", "low", "high", "excludes_zero"),
 )
-#: columns that stay text when a CSV file is read
-TEXT = ("backbone", "a", "b", "detector", "category", "categories", "seeds", "metric")
 
 
 class Pair(NamedTuple):
@@ -122,31 +120,21 @@ def _load_cells(folder: Path, resamples: int) -> GridResults:
 def _load_csv(path: Path) -> GridResults:
     name = path.stem.removesuffix(".means")
     if path.stem.endswith(".means"):
-        runs, means = pd.DataFrame(), _read_csv(path, MEANS)
+        runs, means = pd.DataFrame(), read_table(path, MEANS)
     else:
-        runs = read_runs(path)
+        runs = read_table(path)
         means = mean_table(runs)
     table = runs if len(runs) else means
     if means.empty:
         raise ValueError(f"{path} has no measured cell: run the benchmark first")
     beside = path.with_name(f"{name}.intervals.csv")
-    intervals = _read_csv(beside, INTERVALS) if beside.is_file() else pd.DataFrame(columns=list(INTERVALS))
+    intervals = read_table(beside, INTERVALS) if beside.is_file() else pd.DataFrame(columns=list(INTERVALS))
     compared = intervals[["a", "b"]].drop_duplicates()
     labels = (list(table[axis].unique()) for axis in ("backbone", "detector", "category"))
     backbones, detectors, categories = ([label for label in each if label != MEAN] for each in labels)
     return GridResults(
         name, backbones, detectors, categories, [Pair(*each) for each in compared.values], runs, means, intervals
     )
-
-
-def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path} is not a table of results ({error}): give a CSV of 'anomalib-spd report'") from None
-    if lacking := [column for column in columns if column not in table]:
-        raise ValueError(f"{path} has no column {', '.join(lacking)}: give a CSV of 'anomalib-spd report'")
-    return table
 
 
 def mean_table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ higher: the false positive rate at which that pixel would be flagged.
 """
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,7 +137,7 @@ def _heatmap(scores: Scores, index: int) -> str:
     image = Image.fromarray(np.round(levels * height).astype(np.uint8), "P")
     palette = mpl.colormaps[COLORS](np.linspace(0, 1, levels + 1))[:, :3]
     image.putpalette(np.round(255 * palette).astype(np.uint8).tobytes())
-    return _data_address(lambda file: image.save(file, "PNG", optimize=True), "png")
+    return _data_address(image, "png", optimize=True)
 
 
 def _as_seen(path: str, sizes: dict[str, Any], mode: str) -> str | None:
@@ -156,12 +156,12 @@ def _as_seen(path: str, sizes: dict[str, Any], mode: str) -> str | None:
         image = image.crop((left, top, left + width, top + height))
     image.thumbnail((LARGER_SIDE, LARGER_SIDE), filter_)
     if mode == "RGB":
-        return _data_address(lambda file: image.save(file, "JPEG", quality=82), "jpeg")
+        return _data_address(image, "jpeg", quality=82)
     truth = image.point(lambda value: 255 * (value > 0)).convert("1", dither=Image.Dither.NONE)
-    return _data_address(lambda file: truth.save(file, "PNG", optimize=True), "png")
+    return _data_address(truth, "png", optimize=True)
 
 
-def _data_address(save: Callable[[BytesIO], None], extension: str) -> str:
+def _data_address(image: Image.Image, extension: str, **options: Any) -> str:
     file = BytesIO()
-    save(file)
+    image.save(file, extension, **options)
     return f"data:image/{extension};base64,{base64.b64encode(file.getvalue()).decode()}"

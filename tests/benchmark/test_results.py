@@ -91,7 +91,7 @@ def test_the_table_of_runs_is_read_back(tmp_path: Path, scores: Scores) -> None:
     results.write(
         failed.folder(tmp_path), failed, {"status": "failed", "error": error, "metrics": {}, "seconds": {}}, None
     )
-    table = results.read_runs(results.write_runs(tmp_path))
+    table = results.read_table(results.write_runs(tmp_path))
     names = [metric.name for metric in METRICS]
     first = ["backbone", "sha256", "detector", "category", "seed", "status"]
     assert list(table.columns[: len(first) + len(names)]) == first + names
@@ -105,5 +105,5 @@ def test_the_table_of_runs_is_read_back(tmp_path: Path, scores: Scores) -> None:
 
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("backbone,seed\na,0\n")
-    with pytest.raises(ValueError, match=r"runs\.csv is not a table of runs: it has no column sha256, detector"):
-        results.read_runs(tmp_path / "runs.csv")
+    with pytest.raises(ValueError, match=r"runs\.csv has no column sha256, detector"):
+        results.read_table(tmp_path / "runs.csv")
