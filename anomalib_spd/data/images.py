@@ -166,13 +166,11 @@ class ImageBatches(LightningDataModule):
 
     def __init__(self, batch_size: int, image_size: int, num_workers: int, keep_aspect: bool = True) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("image_size", image_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}")
+        if min(batch_size, image_size) < 1 or num_workers < 0:
+            raise ValueError(
+                "batch_size and image_size must be 1 or more, num_workers must not be negative, got "
+                f"{batch_size}, {image_size} and {num_workers}"
+            )
         self.batch_size = batch_size
         self.image_size = image_size
         self.num_workers = num_workers

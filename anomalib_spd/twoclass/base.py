@@ -69,13 +69,11 @@ class TwoClassModule(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        for name, value, is_valid in (
-            ("steps", steps, steps >= 1),
-            ("learning_rate", learning_rate, learning_rate > 0),
-            ("weight_decay", weight_decay, weight_decay >= 0),
-        ):
-            if not is_valid:
-                raise ValueError(f"`{name}` is positive (a decay may be 0). Got {value}.")
+        if steps < 1 or learning_rate <= 0 or weight_decay < 0:
+            raise ValueError(
+                "`steps` and `learning_rate` are positive, `weight_decay` is positive or 0. Got "
+                f"{steps}, {learning_rate} and {weight_decay}."
+            )
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.steps = steps

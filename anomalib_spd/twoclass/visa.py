@@ -77,6 +77,7 @@ class VisaTwoClass(TwoClassDataModule):
         rows = [row for row in read_split(self.split_file) if row["object"] == self.category]
         for row in rows:
             row.update({key: str(self.root / row[key]) for key in ("image", "mask") if row[key]})
+        # anomalib finds a missing file too, but does not name it
         check_files(row["image"] for row in rows)
         train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
         return VisaTwoClassDataset(train, self.category), VisaTwoClassDataset(test, self.category)

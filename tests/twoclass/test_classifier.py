@@ -114,9 +114,9 @@ def test_images_are_flipped_and_nothing_else(monkeypatch: pytest.MonkeyPatch) ->
     ("changes", "message"),
     [
         ({"loss": "hinge"}, "`loss` is 'weighted' or 'focal'. Got 'hinge'"),
-        ({"steps": 0}, "`steps` is positive"),
-        ({"learning_rate": 0.0}, "`learning_rate` is positive"),
-        ({"weight_decay": -1.0}, "`weight_decay` is positive"),
+        ({"steps": 0}, "`steps` and `learning_rate` are positive.* Got 0, 0.001 and"),
+        ({"learning_rate": 0.0}, "`learning_rate` are positive.* Got 1000, 0.0 and"),
+        ({"weight_decay": -1.0}, "`weight_decay` is positive or 0.* and -1.0"),
     ],
 )
 def test_argument_errors(changes: dict[str, Any], message: str) -> None:

@@ -129,7 +129,7 @@ def test_it_starts_from_the_backbone() -> None:
     [
         ({"architecture": "unett"}, r"no architecture 'unett'. It has: unet, "),
         ({"tile": 100}, "`tile` is a multiple of 32 pixels. Got 100"),
-        ({"steps": 0}, "`steps` is positive"),
+        ({"steps": 0}, "`steps` and `learning_rate` are positive.* Got 0, "),
     ],
 )
 def test_argument_errors(changes: dict[str, Any], message: str) -> None:
