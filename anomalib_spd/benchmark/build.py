@@ -24,8 +24,8 @@ def build(base: type, config: Config) -> Any:
     return parser.instantiate_classes(parsed).it
 
 
-def check(base: type, config: Config) -> None:
-    """Check a configuration against its class; nothing is built.
+def check(base: type, config: Config) -> Namespace:
+    """Check a configuration against its class, and return all arguments, defaults too; nothing is built.
 
     Args:
         base: class of Lightning's or anomalib's.
@@ -34,7 +34,9 @@ def check(base: type, config: Config) -> None:
     Raises:
         ValueError: the path is not that of a subclass of ``base``, or an argument is unknown, missing, or of another type.
     """
-    _parse(base, config)
+    _, parsed = _parse(base, config)
+    arguments: Namespace = parsed.it
+    return arguments
 
 
 def _parse(base: type, config: Config) -> tuple[ArgumentParser, Namespace]:

@@ -2,13 +2,11 @@
 
 import json
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import timm
@@ -18,7 +16,7 @@ from anomalib.models.components import AnomalibModule
 from filelock import FileLock, Timeout
 
 from anomalib_spd.benchmark import cell as one_cell
-from anomalib_spd.benchmark.build import Config, build
+from anomalib_spd.benchmark.build import Config, build, check
 from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.output import output_to
@@ -30,6 +28,7 @@ GRID = "grid.yaml"
 LOG = "log.txt"
 
 Group = Sequence[one_cell.Plan]
+Report = Callable[[Sequence[Result], int], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def run(
     *,
     accelerator: str = "auto",
     threads: int = 1,
-    report: Callable[["Progress"], None] = lambda progress: None,
+    report: Report = lambda ended, total: None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Make the backbones that a grid says how to make, measure every cell that is not recorded, and write ``runs.csv``.
@@ -65,7 +64,7 @@ def run(
         runner: where.
         accelerator: as Lightning names it.
         threads: of torch on the CPU, for each worker.
-        report: called whenever something may have changed, at least once a second.
+        report: takes the cells that have ended and the number of all, at least once a second.
         log: takes a line whenever a training has ended.
 
     Raises:
@@ -79,15 +78,14 @@ def run(
             train(grid, results, runner, accelerator=accelerator, threads=threads, log=log)
             known, queue = _recorded(results, plans(grid, accelerator, threads))
             (results / GRID).write_text(yaml.safe_dump(grid.plain(), sort_keys=False))
-            progress = Progress(queue, known, runner.workers)
             try:
-                _measure_all(queue, results, runner, progress, report)
+                ended = _measure_all(queue, results, runner, report)
             finally:
                 write_runs(results)
     except Timeout:
         raise ValueError(f"Another process runs a grid in {results}: wait for it, or give another folder") from None
-    failed = [result for result in progress.ended if not result.done]
-    return Outcome(len(progress.ended) - len(failed), len(known), failed)
+    failed = [result for result in ended if not result.done]
+    return Outcome(len(ended) - len(failed), len(known), failed)
 
 
 def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[one_cell.Plan]]:
@@ -122,48 +120,6 @@ def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[
     return [[plan(cell) for cell in group] for group in grid.groups()]
 
 
-class Progress:
-    """The cells that have ended, and an estimate of the time for the others.
-
-    Args:
-        groups: plans of the cells to measure.
-        known: results of earlier runs, whose durations count too.
-        workers: how many groups run at a time.
-    """
-
-    def __init__(self, groups: Sequence[Group], known: Iterable[Result], workers: int) -> None:
-        self.waiting = [[plan.cell for plan in group] for group in groups]
-        self.ended: list[Result] = []
-        self.total = sum(map(len, self.waiting))
-        self._workers = workers
-        self._seconds: dict[str, list[float]] = defaultdict(list)
-        for result in known:
-            self._add_duration(result)
-
-    def end(self, result: Result) -> None:
-        """Record that a cell has ended."""
-        self.ended.append(result)
-        for group in self.waiting:
-            with suppress(ValueError):
-                group.remove(result.cell)
-        self._add_duration(result)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate from the mean duration of each detector's cells and the number of workers; None at first."""
-        if not self._seconds:
-            return None
-        overall = mean(second for seconds in self._seconds.values() for second in seconds)
-        groups = [
-            sum(mean(self._seconds.get(cell.detector, [overall])) for cell in group) for group in self.waiting if group
-        ]
-        return max(sum(groups) / self._workers, *groups, 0.0) if groups else 0.0
-
-    def _add_duration(self, result: Result) -> None:
-        if result.done:
-            self._seconds[result.cell.detector].append(result.record["seconds"]["total"])
-
-
 def measure(results: Path, group: Group) -> None:
     """Measure the cells of a group, one after the other, and record each as it ends.
 
@@ -186,9 +142,10 @@ def measure(results: Path, group: Group) -> None:
                 write(folder, plan.cell, record, scores)
 
 
-def _measure_all(
-    queue: list[Group], results: Path, runner: Runner, progress: Progress, report: Callable[[Progress], None]
-) -> None:
+def _measure_all(queue: list[Group], results: Path, runner: Runner, report: Report) -> list[Result]:
+    """Measure all cells, and return their records."""
+    ended: list[Result] = []
+    total = sum(map(len, queue))
     running: dict[Future[None], Group] = {}
     while queue or running:
         while queue and len(running) < runner.workers:
@@ -196,7 +153,7 @@ def _measure_all(
             running[runner.submit(measure, results, group)] = group
         ready, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
         for future, group in list(running.items()):
-            left = _unrecorded(results, group, progress)
+            left = _unrecorded(results, group, ended)
             if future not in ready:
                 continue
             del running[future]
@@ -204,8 +161,9 @@ def _measure_all(
                 # the process was lost, and with it the cell that it was measuring; those behind are measured anew
                 error = future.exception() or RuntimeError("The process ended without recording the cell")
                 write(left[0].cell.folder(results), left[0].cell, one_cell.failure(left[0], error), None)
-                queue[:0] = [rest] if (rest := _unrecorded(results, left, progress)) else []
-        report(progress)
+                queue[:0] = [rest] if (rest := _unrecorded(results, left, ended)) else []
+        report(ended, total)
+    return ended
 
 
 def _recorded(results: Path, groups: Sequence[Group]) -> tuple[list[Result], list[Group]]:
@@ -238,44 +196,36 @@ def _check_same(result: Result, plan: one_cell.Plan) -> None:
         )
 
 
-def _unrecorded(results: Path, group: Group, progress: Progress) -> Group:
-    """Report the cells of a group that have ended to ``progress``, and return the others."""
+def _unrecorded(results: Path, group: Group, ended: list[Result]) -> Group:
+    """Add the cells of a group that have ended to ``ended``, and return the others."""
     left = []
-    ended = {result.cell for result in progress.ended}
+    known = {result.cell for result in ended}
     for plan in group:
         path = plan.cell.folder(results) / RECORD
-        if plan.cell in ended:
+        if plan.cell in known:
             continue
         if path.is_file():
-            progress.end(read_record(path))
+            ended.append(read_record(path))
         else:
             left.append(plan)
     return left
 
 
 def _shared_features(group: Group) -> SharedFeatures | None:
-    """Return features at all layers that the detectors of a group read, if these are levels of timm's pyramid.
+    """Return features at all layers that the detectors of a group name, if these are levels of timm's pyramid.
 
     Without them every detector computes its own, or fails by itself.
     """
-    layers: set[str] = set()
-    for config in {plan.cell.detector: plan.model for plan in group}.values():
-        with _errors_to_log():
-            layers.update(getattr(build(AnomalibModule, config).model.feature_extractor, "layers", ()))
-    with _errors_to_log():
+    try:
+        models = {plan.cell.detector: plan.model for plan in group}.values()
+        layers = {layer for model in models for layer in check(AnomalibModule, model).get("layers") or ()}
         backbone = group[0].model["init_args"]["backbone"]
         pyramid: Any = timm.create_model(backbone, features_only=True)
-        if ordered := [layer for layer in pyramid.feature_info.module_name() if layer in layers]:
-            return SharedFeatures(backbone, ordered)
-    return None
-
-
-@contextmanager
-def _errors_to_log() -> Iterator[None]:
-    try:
-        yield
+        ordered = [layer for layer in pyramid.feature_info.module_name() if layer in layers]
+        return SharedFeatures(backbone, ordered) if ordered else None
     except Exception:
         traceback.print_exc()
+        return None
 
 
 def _files_sha256(config: Config) -> str | None:

@@ -8,32 +8,26 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from anomalib_spd import backbones
 
 #: module that every process imports
 PRELOADED = "anomalib_spd.benchmark.preloaded"
 
-Work = Callable[..., None]
+T = TypeVar("T")
 
 
-class Runner(Protocol):
+class Runner(Executor):
     """Runs groups of cells, each in a process of its own."""
 
     #: how many run at a time
     workers: int
 
-    def submit(self, work: Work, *args: Any) -> "Future[None]":
-        """Start a piece of work, or queue it."""
 
-    def close(self) -> None:
-        """Release resources."""
-
-
-class Processes:
+class Processes(Runner):
     """Processes of this machine, a new one for every group, so that memory and crashes do not affect the next group.
 
     Where the system can fork, they are copies of a process that has only imported what all need, which takes ten seconds.
@@ -49,18 +43,15 @@ class Processes:
         if forks:
             self._context.set_forkserver_preload([PRELOADED])
 
-    def submit(self, work: Work, *args: Any) -> "Future[None]":
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Start a piece of work at once."""
         pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=(dict(os.environ),))
-        future = pool.submit(work, *args)
+        future = pool.submit(work, *args, **kwargs)
         pool.shutdown(wait=False)
         return future
 
-    def close(self) -> None:
-        """Do nothing: there are no resources."""
 
-
-class Ray:
+class Ray(Runner):
     """A Ray cluster: the one that ``RAY_ADDRESS`` names, or a new one on this machine.
 
     All machines must have the data and the folder of results under the same paths.
@@ -91,12 +82,12 @@ class Ray:
         # the loss of a process is recorded: Ray would run its cells again, and lose it again
         self._options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 0, "max_calls": 1}
 
-    def submit(self, work: Work, *args: Any) -> "Future[None]":
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queue a piece of work."""
-        future: Future[None] = self._ray.remote(**self._options)(work).remote(*args).future()
+        future: Future[T] = self._ray.remote(**self._options)(work).remote(*args, **kwargs).future()
         return future
 
-    def close(self) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect, and stop a cluster that was started by this runner."""
         self._ray.shutdown()
 

@@ -1,9 +1,10 @@
 """The command ``anomalib-spd benchmark``: measure a grid of backbones, detectors, categories and seeds."""
 
+import math
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -11,13 +12,11 @@ from typing import Literal
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
-from anomalib_spd.benchmark.results import RUNS
-from anomalib_spd.benchmark.run import Progress
+from anomalib_spd.benchmark.results import RUNS, Result
 from anomalib_spd.benchmark.runners import Processes, Ray, Runner
 from anomalib_spd.config_files import merge_config_files
 
@@ -44,7 +43,7 @@ def run(args: list[str]) -> int:
     options = parse(args)
     results, threads = options.results, options.threads or max(1, (os.cpu_count() or 1) // options.workers)
     grid = grid_of(options)
-    with closing(_runner(options, threads)) as runner, _Display() as display:
+    with _runner(options, threads) as runner, _Display() as display:
         outcome = benchmark.run(
             grid,
             results,
@@ -104,14 +103,17 @@ class _Display:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
-        self._bar = Bar(
+        self._bar = Progress(
             TextColumn("{task.completed:.0f} of {task.total:.0f} cells"),
             BarColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
             console=self._console,
+            speed_estimate_period=math.inf,  # by default cells of the last half minute count
         )
-        self._task = self._bar.add_task("", total=1, left="", visible=False)
+        self._task = self._bar.add_task("", total=1, visible=False)
         self._printed = 0
 
     def __enter__(self) -> "_Display":
@@ -125,17 +127,10 @@ class _Display:
         """Print a line above the bar."""
         self._console.print(line)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, ended: Sequence[Result], total: int) -> None:
         """Show the progress of the grid."""
-        for result in progress.ended[self._printed :]:
+        for result in ended[self._printed :]:
             how = f"{result.record['seconds']['total']:.0f} s" if result.done else "failed"
             self._console.print(f"{result.cell}: {how}")
-        self._printed = len(progress.ended)
-        left = progress.seconds_left
-        self._bar.update(
-            self._task,
-            visible=True,
-            completed=self._printed,
-            total=progress.total,
-            left="no estimate yet" if left is None else f"about {max(1, round(left / 60))} min left" if left else "",
-        )
+        self._printed = len(ended)
+        self._bar.update(self._task, visible=True, completed=self._printed, total=total)

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from anomalib_spd.backbones import add, register
+from anomalib_spd.benchmark.runners import Runner
 
 LAYERS = ["blocks.1", "blocks.2"]
 
@@ -101,18 +102,15 @@ def write_config(path: Path, config: dict[str, Any]) -> Path:
     return path
 
 
-class Inline:
+class Inline(Runner):
     """A runner in this process, for tests of the grid itself."""
 
     workers = 1
 
-    def submit(self, work: Any, *args: Any) -> "Future[None]":
-        future: Future[None] = Future()
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
         try:
-            future.set_result(work(*args))
+            future.set_result(work(*args, **kwargs))
         except Exception as error:
             future.set_exception(error)
         return future
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -11,7 +11,7 @@ import torch
 from anomalib_spd.backbones import remove
 from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
-from anomalib_spd.benchmark.results import Cell, Result, read, read_runs
+from anomalib_spd.benchmark.results import Cell, Result, read, read_table
 from tests.benchmark.grids import Inline, add_to_registry, draw_images, small_grid, small_registry
 
 
@@ -70,7 +70,7 @@ def test_checksums_tell_backbones_and_images_apart(measured: tuple[Path, dict[Ce
 
 def test_the_table_of_runs_has_a_row_for_every_cell(measured: tuple[Path, dict[Cell, Result]]) -> None:
     folder, cells = measured
-    table = read_runs(folder / "runs.csv")
+    table = read_table(folder / "runs.csv")
     assert len(table) == 16
     assert set(table["status"]) == {"done"}
     for row in table.to_dict("records"):
@@ -170,33 +170,10 @@ def test_another_measurement_under_the_same_name_is_refused(root: Path, tmp_path
 
 def test_two_at_once_in_one_folder_are_refused(root: Path, tmp_path: Path) -> None:
     class Second(Inline):
-        def submit(self, work: Any, *args: Any) -> Any:
+        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Any:
             with pytest.raises(ValueError, match="Another process runs a grid"):
                 measure(root, tmp_path)
-            return super().submit(work, *args)
+            return super().submit(work, *args, **kwargs)
 
     grid = Grid(**small_grid(root, seeds=[0], categories={"one": None}, backbones={"a": "small_a"}))
     assert benchmark.run(grid, tmp_path, Second(), accelerator="cpu").measured == 2
-
-
-def test_the_estimate_counts_the_cells_left_by_detector() -> None:
-    cells = [Cell("a", detector, "one", seed) for detector in ("slow", "fast") for seed in (0, 1)]
-    group = [_Plan(cell) for cell in cells]
-    progress = benchmark.Progress([group], [], workers=1)  # type: ignore[list-item]
-    assert progress.seconds_left is None
-    progress.end(_result(cells[0], 60))
-    progress.end(_result(cells[2], 2))
-    assert progress.seconds_left == 62
-    progress.end(_result(cells[1], 80))
-    assert progress.seconds_left == 2
-    progress.end(_result(cells[3], 2))
-    assert progress.seconds_left == 0
-
-
-class _Plan:
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-
-
-def _result(cell: Cell, seconds: float) -> Result:
-    return Result(cell, {"status": "done", "seconds": {"total": seconds}}, Path())

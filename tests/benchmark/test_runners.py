@@ -166,7 +166,7 @@ def test_ray_gives_the_same_figures(root: Path, expected: dict[Cell, dict[str, f
         lost = runner.submit(exit_at_once)
         assert isinstance(lost.exception(timeout=120), ray.exceptions.WorkerCrashedError)
     finally:
-        runner.close()
+        runner.shutdown()
     found = figures(tmp_path)
     assert found == {cell: expected[cell] for cell in found}
     workers = {json.loads(path.read_text())["process"] for path in tmp_path.rglob("cell.json")}
