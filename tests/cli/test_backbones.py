@@ -10,8 +10,12 @@ import pytest
 import timm
 
 from anomalib_spd.backbones import add, available, find
-from anomalib_spd.cli.backbones import run
 from anomalib_spd.cli.main import main
+
+
+def run(args: list[str]) -> int:
+    return main(["backbones", *args])
+
 
 NAME = "efficientnet_lite0_in1k"
 

@@ -122,6 +122,6 @@ def test_a_loss_that_is_no_number_leaves_the_checkpoint_before(
     poison = f'--trainer.callbacks=[{{"class_path": "{__name__}.Poisoning", "init_args": {{"step": 4}}}}]'
     line = failing(capsys, root, tmp_path, "x", poison)
     assert line.startswith("error: The loss is nan (normal: ")
-    assert "The last checkpoint was written before" in line
+    assert "The last checkpoint, if there is one, is of before" in line
     assert all(each.isfinite().all() for each in weights(tmp_path, "x", 4).values())
     assert not (home / "x").exists()

@@ -22,7 +22,7 @@ def model_of(method: type, **settings: Any) -> Any:
     torch.manual_seed(0)
     layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
     model = method(**{"backbone": "test_efficientnet", "pretrained": False, **layers, **settings})
-    model._trainer = SimpleNamespace(world_size=1)
+    model._trainer = SimpleNamespace(world_size=1, global_step=0, estimated_stepping_batches=15)
     return model
 
 

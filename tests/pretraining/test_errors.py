@@ -70,12 +70,25 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(labelled_images:
     assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
 
 
+class Diverging(Callback):
+    """Spoils a weight after a step whose loss was finite."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.encoder.parameters()).fill_(torch.inf)
+
+
 def test_weights_that_have_diverged_are_not_saved(
     labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The loss of the last step is of the weights before it: only the weights tell."""
-    diverging = ("--model.init_args.learning_rate", "1e30", "--trainer.max_steps", "1")
-    assert main([*arguments(labelled_images, tmp_path, "supervised", 0), *diverging]) == 1
+    diverging = callback(f"{__name__}.Diverging", 1)
+    length = ("--trainer.max_steps", "1")
+    assert main([*arguments(labelled_images, tmp_path, "supervised", 0, diverging), *length]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: The training has diverged: ")
     assert "Train anew with a smaller learning rate" in error

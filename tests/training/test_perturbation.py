@@ -20,7 +20,7 @@ CRACK = "[{class_path: anomalib_spd.augmentation.RandomCrack}, {class_path: korn
 
 
 def pretrain(images: Path, folder: Path, method: str, *more: str) -> int:
-    return main(["pretrain", *recipe(f"{method}_spd"), *_small(images, folder, *more, method=method)])
+    return main(["pretrain", *recipe(f"{method}_spd"), *_small(images, folder, *more, method=method), "--debug"])
 
 
 @pytest.mark.parametrize("method", ["supervised", "dense", "cross_image"])
