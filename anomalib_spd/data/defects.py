@@ -73,7 +73,7 @@ class DefectSampler(ResumableSampler):
 
     Args:
         labels: of :class:`MaskedImages`.
-        weights: of all categories, above 0.
+        weights: of all categories; one without images is never drawn, whatever its weight.
         batches: in an epoch, of each process.
         size: images of a category in a batch.
         defect_share: share of batches, drawn at random, with defects: half of the images are good, half have a defect. The
