@@ -14,6 +14,12 @@ import platformdirs
 
 HOME_VARIABLE = "ANOMALIB_SPD_HOME"
 
+# what systems and programs put into folders beside the user's files; most other names of theirs begin with a dot
+_SYSTEM_ENTRIES = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found"),
+}
+
 
 @contextmanager
 def atomic_write(path: Path, *, sync: bool = True, remove_stale: bool = False) -> Iterator[BinaryIO]:
@@ -110,6 +116,11 @@ def cache_folder(name: str) -> Path:
         # the dot keeps the registry, which reads the same folder, from taking it for a backbone
         return data_folder() / f".{name}"
     return platformdirs.user_cache_path("anomalib_spd", appauthor=False) / name
+
+
+def is_system_entry(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden or a system's own; readers of folders skip those."""
+    return name.startswith(".") or name.lower() in _SYSTEM_ENTRIES
 
 
 def first_few(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entry
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
-from anomalib_spd.files import data_folder
+from anomalib_spd.files import data_folder, is_system_entry
 
 __all__ = ["available", "find", "is_stock", "register", "registry_folder"]
 
@@ -123,7 +123,7 @@ def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[...
 
 
 def _folders(parent: Path) -> list[Path]:
-    """List the backbones' folders; a leading dot marks a folder that is being written or removed, and caches."""
+    """List the backbones' folders, without a system's own; a dot marks caches, and folders being written or removed."""
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not is_system_entry(path.name))

@@ -7,7 +7,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName
 
-from anomalib_spd.data.index import EXTENSIONS
+from anomalib_spd.data.index import EXTENSIONS, visible
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Category:
             good, bad = _images(images / "Normal"), [(images / "Anomaly", folder / "Data" / "Masks" / "Anomaly")]
         else:
             good = _images(folder / "train" / "good") + _images(folder / "test" / "good")
-            types = sorted(each for each in (folder / "test").glob("*") if each.is_dir() and each.name != "good")
+            types = [each for each in visible(folder / "test") if each.is_dir() and each.name != "good"]
             bad = [(each, folder / "ground_truth" / each.name) for each in types]
         pairs = [(path, _mask_of(path, masks)) for defects, masks in bad for path in _images(defects)]
         return cls(folder.name, good, [path for path, _ in pairs], [mask for _, mask in pairs])
@@ -60,7 +60,7 @@ def is_category(folder: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.name.lower().endswith(EXTENSIONS))
+    return [path for path in visible(folder) if path.name.lower().endswith(EXTENSIONS)]
 
 
 def _mask_of(image: Path, folder: Path) -> Path | None:
@@ -76,9 +76,7 @@ def categories_in(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"The folder of categories {root} does not exist. Give another with --data.root.")
-    found = (
-        [root] if is_category(root) else sorted(each for each in root.iterdir() if each.is_dir() and is_category(each))
-    )
+    found = [root] if is_category(root) else [each for each in visible(root) if each.is_dir() and is_category(each)]
     if not found:
         raise FileNotFoundError(
             f"{root} holds no category: expected CATEGORY/train/good, or VisA's CATEGORY/Data/Images/Normal. "

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from anomalib_spd.data.defect_layouts import Category, categories_in
+from anomalib_spd.data.image_files import read_mask, square
 from anomalib_spd.data.images import ImageBatches, LabelledImages, decode
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.sampler import ResumableSampler
@@ -37,12 +36,10 @@ def decode_mask(file: Path, image_size: int, keep_aspect: bool = False) -> Tenso
         ValueError: if the mask is black.
         Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
     """
-    with Image.open(file) as image:
-        mask = (v2.functional.pil_to_tensor(image.convert("L")) > 0).float()
+    mask = read_mask(file)
     if not mask.any():
         raise ValueError("the mask is black")
-    resized = v2.functional.resize(mask, [image_size] if keep_aspect else [image_size, image_size], antialias=True)
-    covered: Tensor = v2.functional.center_crop(resized, [image_size, image_size])
+    covered = square(mask, image_size, keep_aspect)
     return (covered > min(_COVERED, float(covered.max()) / 2)).to(torch.uint8)
 
 
@@ -63,7 +60,7 @@ class MaskedImages(LabelledImages):
 
     def read(self, number: int) -> tuple[Tensor, int, Tensor]:  # type: ignore[override] # an item has a mask more
         """Return the uint8 image ``(3, size, size)`` in ``[0, 255]``, its category, and its mask, uint8 ``(1, size, size)``, 0 or 1."""
-        image, file = decode(self.files[number], self.image_size, self.keep_aspect), self.masks[number]
+        image, file = decode(self.files[number], self.image_size, self.keep_aspect, self.white), self.masks[number]
         mask = torch.zeros_like(image[:1]) if file is None else decode_mask(file, self.image_size, self.keep_aspect)
         return image, int(self.files.labels[number]) // 2, mask
 
@@ -151,6 +148,8 @@ class DefectFolder(ImageBatches):
         replay_per_batch: replay images per step and device, beside the others.
         image_size: images and masks leave the loader as ``image_size x image_size``, pixels, both sides resized, as detectors do.
         num_workers: processes that decode.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
 
     Batch:
         ``(images, labels, masks)``: uint8 ``(B, 3, image_size, image_size)`` in ``[0, 255]``, int64 ``(B,)``, uint8
@@ -174,6 +173,7 @@ class DefectFolder(ImageBatches):
         replay_per_batch: int = 4,
         image_size: int = 256,
         num_workers: int = 2,
+        white: float | None = None,
     ) -> None:
         if batch_size < 2 or batches < 1 or replay_per_batch < 0:
             raise ValueError(
@@ -187,7 +187,7 @@ class DefectFolder(ImageBatches):
         if negative := {name: weight for name, weight in (weights or {}).items() if weight < 0}:
             raise ValueError(f"weights must not be negative, got {negative}")
         self.replay = replay_per_batch if replay_images is not None else 0
-        super().__init__(batch_size + self.replay, image_size, num_workers, keep_aspect=False)
+        super().__init__(batch_size + self.replay, image_size, num_workers, keep_aspect=False, white=white)
         self.roots = [Path(root)] if isinstance(root, Path | str) else [Path(each) for each in root]
         self.datamodules = [datamodule] if isinstance(datamodule, AnomalibDataModule) else list(datamodule)
         self.normal, self.weights, self.replay_images = normal, dict(weights or {}), replay_images
@@ -275,7 +275,7 @@ class DefectFolder(ImageBatches):
             FileNotFoundError: if a folder does not exist or holds no category.
         """
         index, _ = self.list_images()
-        self.images = MaskedImages(index, self._masks, image_size=self.image_size, keep_aspect=False)
+        self.images = MaskedImages(index, self._masks, image_size=self.image_size, keep_aspect=False, white=self.white)
 
     def sampler(self, images: LabelledImages, **settings: Any) -> ResumableSampler:
         """Return the order of the images."""

@@ -9,11 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
+from anomalib_spd.data.image_files import check_white, read_image, square
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.sampler import ResumableSampler
 
@@ -23,41 +22,39 @@ logger = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.01
 
 
-def decode(file: Path | BinaryIO, image_size: int, keep_aspect: bool = True) -> Tensor:
+def decode(file: Path | BinaryIO, image_size: int, keep_aspect: bool = True, white: float | None = None) -> Tensor:
     """Read an image as a square: resize the short side and crop the center, or resize both sides.
 
     Args:
         file: path or open file.
         image_size: side of the square, pixels.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        white: see :func:`~anomalib_spd.data.image_files.read_image`.
 
     Returns:
         uint8 ``(3, image_size, image_size)`` in ``[0, 255]``.
 
     Raises:
+        ValueError: if the image has no white and ``white`` is not given.
         Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
     """
-    with Image.open(file) as image:
-        pixels = v2.functional.pil_to_tensor(image.convert("RGB"))
-    size = [image_size] if keep_aspect else [image_size, image_size]
-    resized: Tensor = v2.functional.resize(pixels, size, antialias=True)
-    cropped: Tensor = v2.functional.center_crop(resized, [image_size, image_size])
-    return cropped
+    return square(read_image(file, white), image_size, keep_aspect)
 
 
-def too_many_unreadable(count: int, total: str, names: Sequence[str]) -> OSError:
+def too_many_unreadable(count: int, total: str, names: Sequence[str], reason: Exception) -> OSError:
     """Return the error that stops a run; it lists the first 20 files.
 
     Args:
         count: number of unreadable files.
         total: what they are counted among, for the message.
         names: the unreadable files.
+        reason: why the last one is unreadable.
     """
     listed = "\n  ".join(names[:20])
     more = f"\n  and {count - 20} more" if count > 20 else ""
     return OSError(
-        f"{count} of {total} cannot be read as images, which is more than {MAX_UNREADABLE:.0%}. Replace or remove "
-        f"them:\n  {listed}{more}"
+        f"{count} of {total} cannot be read as images, which is more than {MAX_UNREADABLE:.0%} (the last: {reason}). "
+        f"Replace or remove them:\n  {listed}{more}"
     )
 
 
@@ -72,6 +69,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         root: index, or what :meth:`ImageIndex.of` reads as one.
         image_size: side of the square images, pixels.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
 
     Attributes:
         files: the :class:`ImageIndex`.
@@ -81,12 +80,20 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         ValueError: if ``image_size`` is not positive, or a text file is malformed.
     """
 
-    def __init__(self, root: Path | str | ImageIndex, image_size: int = 256, keep_aspect: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path | str | ImageIndex,
+        image_size: int = 256,
+        keep_aspect: bool = True,
+        white: float | None = None,
+    ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
+        check_white(white)
         self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root)
         self.image_size = image_size
         self.keep_aspect = keep_aspect
+        self.white = white
         # a byte for each file, in memory that worker processes share however they are started
         self._is_unreadable = torch.zeros(len(self.files), dtype=torch.uint8).share_memory_()
 
@@ -128,7 +135,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         Raises:
             Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
         """
-        return decode(self.files[number], self.image_size, self.keep_aspect), int(self.files.labels[number])
+        image = decode(self.files[number], self.image_size, self.keep_aspect, self.white)
+        return image, int(self.files.labels[number])
 
     def _candidates(self, index: int) -> Iterator[int]:
         """Yield an image and its replacements: others of its class, then any, in an order that depends on the index alone."""
@@ -143,7 +151,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             logger.warning("%s cannot be read as an image (%s); another replaces it", self.files[index], error)
         count = int(self._is_unreadable.count_nonzero())
         if count > MAX_UNREADABLE * len(self):
-            raise too_many_unreadable(count, f"{len(self)} files", [str(path) for path in self.unreadable]) from error
+            names = [str(path) for path in self.unreadable]
+            raise too_many_unreadable(count, f"{len(self)} files", names, error) from error
 
 
 class ImageBatches(LightningDataModule):
@@ -156,6 +165,8 @@ class ImageBatches(LightningDataModule):
         image_size: side of the square images, pixels. Training modules crop smaller views from them.
         num_workers: number of processes that decode.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
 
     Attributes:
         images: the :class:`LabelledImages`, set by ``setup``.
@@ -164,8 +175,16 @@ class ImageBatches(LightningDataModule):
         ValueError: if a value is out of range.
     """
 
-    def __init__(self, batch_size: int, image_size: int, num_workers: int, keep_aspect: bool = True) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        image_size: int,
+        num_workers: int,
+        keep_aspect: bool = True,
+        white: float | None = None,
+    ) -> None:
         super().__init__()
+        check_white(white)
         if min(batch_size, image_size) < 1 or num_workers < 0:
             raise ValueError(
                 "batch_size and image_size must be 1 or more, num_workers must not be negative, got "
@@ -175,6 +194,7 @@ class ImageBatches(LightningDataModule):
         self.image_size = image_size
         self.num_workers = num_workers
         self.keep_aspect = keep_aspect
+        self.white = white
         self.images: LabelledImages | None = None
         self._progress = {"seen": 0, "batches": 1}
 
@@ -191,7 +211,7 @@ class ImageBatches(LightningDataModule):
         """
         index, name = self.list_images()
         self.check_number(index, name, self.trainer.world_size if self.trainer else 1)
-        self.images = LabelledImages(index, self.image_size, keep_aspect=self.keep_aspect)
+        self.images = LabelledImages(index, self.image_size, self.keep_aspect, self.white)
 
     def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
         """Check that there are enough images.
@@ -267,6 +287,8 @@ class ImageFolder(ImageBatches):
         image_size: side of the square images, pixels. Training modules crop smaller views from them.
         num_workers: number of processes that decode.
         relative_to: folder to which a text file's paths are relative; by default its own.
+        white: value of white of images with one channel of more than 8 bits, such as 4095 for cameras of 12 bits; by default
+            65535 for 16 bits. See :func:`~anomalib_spd.data.image_files.read_image`.
 
     Raises:
         ValueError: if a batch is larger than the folder, or a value is out of range.
@@ -280,8 +302,9 @@ class ImageFolder(ImageBatches):
         image_size: int = 256,
         num_workers: int = 2,
         relative_to: Path | str | None = None,
+        white: float | None = None,
     ) -> None:
-        super().__init__(batch_size, image_size, num_workers)
+        super().__init__(batch_size, image_size, num_workers, white=white)
         self.root = root
         self.relative_to = relative_to
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anomalib_spd.files import first_few, is_system_entry
+
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -37,7 +39,8 @@ class ImageIndex:
     def of(cls, root: Path | str, relative_to: Path | str | None = None) -> "ImageIndex":
         """List the images of a folder, or read a text file.
 
-        A folder's images are those below it, at any depth, in alphabetical order; links to folders are followed. The class
+        A folder's images are those below it, at any depth, in alphabetical order; links to folders are followed. Hidden entries
+        and those of systems, such as ``.ipynb_checkpoints`` and ``__MACOSX``, are skipped, which is logged once. The class
         of an image is the name of the first sub-folder (``cat/deep/1.jpg``) or, directly in the folder, the file's name up to
         the first underscore, as in ImageNet (``n01440764_10026.JPEG``). Classes are numbered in alphabetical order.
 
@@ -62,7 +65,9 @@ class ImageIndex:
             raise ValueError(f"relative_to is for the paths of a text file, but {root} is a folder; leave it out")
         base = root if root.is_dir() else Path(relative_to or root.parent)
         if root.is_dir():
-            names = list(_walk(str(root)))
+            skipped: list[str] = []
+            names = list(_walk(str(root), skipped))
+            log_skipped(root, skipped)
             labels, classes = _number((_class_of(name) for name in names), by_value=False)
         else:
             names, class_names = _read_list(root, base)
@@ -102,24 +107,53 @@ class ImageIndex:
 _ANOTHER = "Give another with --data.root."
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the images below a folder, relative to it, in alphabetical order of their parts."""
-    status = Path(folder).stat()
+def visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder in alphabetical order, without hidden ones and those of systems, which are logged."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    hidden = [path.name for path in entries if is_system_entry(path.name)]
+    log_skipped(folder, [name for name in hidden if _is_content(name, (folder / name).is_dir())])
+    return [path for path in entries if not is_system_entry(path.name)]
+
+
+def log_skipped(folder: Path, skipped: list[str]) -> None:
+    """Log the hidden entries of a folder, and those of systems, that are skipped."""
+    if skipped:
+        logger.warning("%d hidden or system entries in %s are skipped: %s", len(skipped), folder, first_few(skipped))
+
+
+def _is_content(name: str, is_folder: bool) -> bool:
+    return is_folder or name.lower().endswith(EXTENSIONS)
+
+
+def _walk(folder: str, skipped: list[str], above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Yield the images below a folder, relative to it, in alphabetical order of their parts; collect what is skipped."""
+    try:
+        status = Path(folder).stat()
+        with os.scandir(folder) as entries:
+            content = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except PermissionError as error:  # such as a folder of another user
+        logger.warning("The folder %s is left out: %s", folder, error)
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:  # a link to a folder that it lies in
         return
-    try:
-        with os.scandir(folder) as entries:
-            content = sorted((entry.name, entry.is_dir()) for entry in entries)
-    except PermissionError as error:  # such as a disk's own lost+found
-        logger.warning("The folder %s is left out: %s", folder, error)
-        return
     for name, is_folder in content:
-        if is_folder:
-            below = _walk(f"{folder}{os.sep}{name}", (*above, here))
+        if not _is_content(name, is_folder):
+            continue
+        if is_system_entry(name):
+            skipped.append(f"{folder}{os.sep}{name}")
+        elif is_folder:
+            below = _walk(f"{folder}{os.sep}{name}", skipped, (*above, here))
             yield from (f"{name}{os.sep}{each}" for each in below)
-        elif name.lower().endswith(EXTENSIONS):
+        else:
             yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or one whose target cannot be seen
+        return False
 
 
 def _read_list(file: Path, base: Path) -> tuple[list[str], list[str]]:

@@ -36,6 +36,8 @@ class NormalImages(ImageBatches):
         num_workers: number of processes that decode.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
         shrink_batches: reduce ``batch_size`` to the number of images, down to 1, instead of failing if there are fewer.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
 
     Raises:
         ValueError: if a value is out of range, or a data module is one of videos.
@@ -49,8 +51,9 @@ class NormalImages(ImageBatches):
         num_workers: int = 2,
         keep_aspect: bool = True,
         shrink_batches: bool = False,
+        white: float | None = None,
     ) -> None:
-        super().__init__(batch_size, image_size, num_workers, keep_aspect)
+        super().__init__(batch_size, image_size, num_workers, keep_aspect, white)
         self.datamodules = [datamodule] if isinstance(datamodule, AnomalibDataModule) else list(datamodule)
         self.shrink_batches = shrink_batches
         for wrapped in self.datamodules:

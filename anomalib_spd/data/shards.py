@@ -13,7 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from anomalib_spd.data.image_files import check_white
 from anomalib_spd.data.images import MAX_UNREADABLE, decode, too_many_unreadable
+from anomalib_spd.files import is_system_entry
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class ImageShards(LightningDataModule):
     """Batches of the images in tar shards, as uint8; the training module augments them on the device.
 
     Members with one name belong together: ``a.jpg`` (or ``.jpeg``, ``.png``) is an image, ``a.cls`` the number of its
-    class, 0 if missing.
+    class, 0 if missing. Hidden members and those of systems, such as ``__MACOSX``, are skipped, which is logged once.
 
     Devices and their worker processes share the shards. Each process reads its own shards in random order, over and over, and
     shuffles images in a buffer. An epoch ends after ``epoch_images``, so that all devices make equally many steps whatever
@@ -41,6 +43,8 @@ class ImageShards(LightningDataModule):
         image_size: side of the square images, pixels. Training modules crop smaller views from them.
         num_workers: number of processes per device that decode.
         shuffle_buffer: encoded images that each worker holds in memory to choose the next one from.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -55,8 +59,10 @@ class ImageShards(LightningDataModule):
         image_size: int = 256,
         num_workers: int = 2,
         shuffle_buffer: int = 1000,
+        white: float | None = None,
     ) -> None:
         super().__init__()
+        check_white(white)
         least = {"epoch_images": 1, "batch_size": 1, "image_size": 1, "num_workers": 0, "shuffle_buffer": 1}
         for name, least_value in least.items():
             if (value := locals()[name]) < least_value:
@@ -68,6 +74,7 @@ class ImageShards(LightningDataModule):
         self.image_size = image_size
         self.num_workers = num_workers
         self.shuffle_buffer = shuffle_buffer
+        self.white = white
         self.images: _ShardImages | None = None
 
     def setup(self, stage: str) -> None:
@@ -94,7 +101,13 @@ class ImageShards(LightningDataModule):
                 "Give a smaller --data.batch_size."
             )
         self.images = _ShardImages(
-            self.shards[rank::devices], batches, self.batch_size, self.image_size, workers, self.shuffle_buffer
+            self.shards[rank::devices],
+            batches,
+            self.batch_size,
+            self.image_size,
+            workers,
+            self.shuffle_buffer,
+            self.white,
         )
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
@@ -113,16 +126,25 @@ class _ShardImages(IterableDataset[tuple[Tensor, int]]):
     """One device's images: each iteration is an epoch of uint8 ``(3, image_size, image_size)`` and class number."""
 
     def __init__(
-        self, shards: Sequence[str], batches: int, batch_size: int, image_size: int, workers: int, shuffle_buffer: int
+        self,
+        shards: Sequence[str],
+        batches: int,
+        batch_size: int,
+        image_size: int,
+        workers: int,
+        shuffle_buffer: int,
+        white: float | None,
     ) -> None:
         self.shards = shards
         self.batches = batches
         self.batch_size = batch_size
         self.image_size = image_size
         self.shuffle_buffer = shuffle_buffer
+        self.white = white
         # read and unreadable images of each worker, which writes its own column and reads the sums
         self._counts = torch.zeros(2, workers, dtype=torch.int64).share_memory_()
         self._unreadable: dict[str, None] = {}
+        self._has_skipped = False
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -145,7 +167,7 @@ class _ShardImages(IterableDataset[tuple[Tensor, int]]):
                 self._counts[0, worker] += 1
                 try:
                     image = next(content for key, content in sample.items() if f".{key}".endswith(_IMAGES))
-                    yield decode(io.BytesIO(image), self.image_size), int(sample.get("cls", 0))
+                    yield decode(io.BytesIO(image), self.image_size, white=self.white), int(sample.get("cls", 0))
                 except Exception as error:  # Pillow raises nearly anything for damaged files
                     self._record(name, error, worker)
             if before == self._counts[0, worker]:
@@ -164,7 +186,11 @@ class _ShardImages(IterableDataset[tuple[Tensor, int]]):
                 )
             )
             for sample in wds.DataPipeline(wds.SimpleShardList([shard]), read):
-                if any(f".{key}".endswith(_IMAGES) for key in sample):
+                if _is_hidden(sample["__key__"]):
+                    if not self._has_skipped:
+                        logger.warning("Hidden or system members of shards are skipped, first one in %s", shard)
+                    self._has_skipped = True
+                elif any(f".{key}".endswith(_IMAGES) for key in sample):
                     yield f"{shard}: {sample['__key__']}", sample
 
     def _record(self, name: str, error: Exception, worker: int) -> bool:
@@ -175,8 +201,14 @@ class _ShardImages(IterableDataset[tuple[Tensor, int]]):
         self._counts[1, worker] += 1
         read, count = self._counts.sum(1).tolist()
         if count > MAX_UNREADABLE * max(read, len(self)):
-            raise too_many_unreadable(count, f"{read} members", list(self._unreadable)) from error
+            raise too_many_unreadable(count, f"{read} members", list(self._unreadable), error) from error
         return True
+
+
+def _is_hidden(key: str) -> bool:
+    """Return whether a member is hidden or a system's own, by webdataset's key: its path up to the first dot of its name."""
+    *folders, name = key.split("/")
+    return not name or any(is_system_entry(folder) for folder in folders if folder not in (".", ".."))
 
 
 def _is_truncated(shard: Path) -> bool:

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.datamodules.image.visa import DOWNLOAD_INFO, VISA_CATEGORIES
-from anomalib.data.utils import LabelName, download_and_extract, read_image
+from anomalib.data.utils import LabelName, download_and_extract
 from pandas import DataFrame
 from PIL import Image
+from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
+from anomalib_spd.data.image_files import read_image
 from anomalib_spd.twoclass.checks import check_files
 from anomalib_spd.twoclass.data import TwoClassDataModule
 
@@ -107,7 +109,8 @@ class VisaTwoClassDataset(AnomalibDataset):
             ``image``: float ``(3, H, W)`` in ``[0, 1]``; ``gt_mask``: bool ``(H, W)``, all false for normal images.
         """
         sample = self.samples.iloc[index]
-        image = read_image(sample.image_path, as_tensor=True)
+        pixels = v2.functional.to_image(read_image(sample.image_path))
+        image = v2.functional.to_dtype(pixels, torch.float32, scale=True)
         # not anomalib's read_mask: it reads the gray levels of a palette's colors, in which numbers can be black
         if sample.label_index == LabelName.ABNORMAL:
             mask = read_mask(sample.mask_path)

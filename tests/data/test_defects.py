@@ -201,3 +201,23 @@ def test_errors(tree: Path) -> None:
         with pytest.raises(error, match=message) as raised:
             _batches(root, **settings)
         assert "\n" not in str(raised.value)
+
+
+def test_hidden_and_system_entries_are_no_categories_and_no_images(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gear = tree / "defects" / "gear"
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+        _mvtec(tree / "defects" / name, 10)
+        for folder in ("train/good", "test/good", "test", "test/hole0", "ground_truth/hole0"):
+            _write(gear / folder / name / "0.png", 10)
+    for folder in ("train/good", "test/hole0", "ground_truth/hole0"):
+        (gear / folder / "._1.png").write_bytes(b"no image")
+        (gear / folder / "loop.png").symlink_to(gear / folder / "loop.png")
+    data = DefectFolder(tree / "defects")
+    found = data.categories()
+    assert [each.name for each in found] == ["gear", "nut", "pcb"]
+    assert [path.name for path in found[0].good] == ["1.png", "2.png", "loop.png", "0.png"]
+    assert [path.name for path in found[0].defects] == ["0.png", "loop.png", "1.png"]
+    assert f"3 hidden or system entries in {tree / 'defects'} are skipped" in caplog.text
+    assert f"entries in {gear / 'test'} are skipped" in caplog.text

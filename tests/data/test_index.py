@@ -111,3 +111,38 @@ def test_imagenets_number_of_names_takes_little_memory(tmp_path: Path, flat: boo
     assert remaining < 150e6
     assert len(found.classes) == (IMAGENET if flat else 986)
     assert found[IMAGENET - 1] == tmp_path / name.format((IMAGENET - 1) // 1300, IMAGENET - 1)
+
+
+SYSTEM = (
+    ".ipynb_checkpoints/a-checkpoint.jpg",
+    "__MACOSX/cat/a.jpg",
+    "@eaDir/a.jpg/SYNOFILE_THUMB_M.jpg",
+    "cat/._a.jpg",
+    "cat/Thumbs.db",
+    ".DS_Store",
+    ".hidden.png",
+)
+
+
+def test_hidden_and_system_entries_are_no_classes_and_no_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = _tree(tmp_path / ".data", "cat/a.jpg", "dog/b.jpg", *SYSTEM)  # what is above does not count
+    found = ImageIndex.of(root)
+    assert _names(found) == ["cat/a.jpg", "dog/b.jpg"]
+    assert found.classes == ["cat", "dog"]
+    (line,) = caplog.messages
+    assert line.startswith(f"5 hidden or system entries in {root} are skipped: ")
+    assert ".ipynb_checkpoints" in line
+
+
+def test_a_folder_of_system_entries_alone_holds_no_image(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        ImageIndex.of(_tree(tmp_path, *SYSTEM))
+
+
+def test_a_link_to_itself_ends_no_listing(tmp_path: Path) -> None:
+    root = _tree(tmp_path, "a/1.jpg")
+    for name in ("loop", "a/loop.jpg"):
+        (root / name).symlink_to(root / name)
+    assert _names(ImageIndex.of(root)) == ["a/1.jpg", "a/loop.jpg"]  # an image that cannot be read

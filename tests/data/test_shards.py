@@ -158,3 +158,21 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib_spd\[webdataset\]'"):
         ImageShards("a.tar", 1)
+
+
+def test_hidden_and_system_members_are_no_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg", "d/._c.jpg", ".ipynb_checkpoints/e-checkpoint.jpg"]
+    content = dict.fromkeys(names, b"no image") | {"./a.jpg": _jpeg(50), "./a.cls": b"7", "../d/b.jpg": _jpeg(50)}
+    _shard(tmp_path / "s.tar", content)
+    assert set(_labels(_ready(str(tmp_path / "s.tar"), 12))) == {0, 7}
+    (line,) = caplog.messages
+    assert "Hidden or system members of shards are skipped" in line
+
+
+def test_gray_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((20, 24), 2000, np.uint16)).save(file, "png")
+    _shard(tmp_path / "s.tar", {"a.png": file.getvalue()})
+    for white, level in ((None, 8), (4000, 128)):
+        for images, _ in _ready(str(tmp_path / "s.tar"), 4, white=white).train_dataloader():
+            assert (images == level).all()
