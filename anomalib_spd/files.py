@@ -1,14 +1,15 @@
 """Files: atomic writes, digests, and the folders that belong to the user."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -89,6 +90,37 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the SHA-256 of files by path. A file is read again only where its size or a time of it has changed.
+
+    What was read is kept in one file of the user's cache; without it, or where it cannot be written, all files are read.
+
+    Raises:
+        OSError: a file is missing or cannot be read; the message names it.
+    """
+    cache = cache_folder("digests") / "files.json"
+    known, new, digests = _read_cache(cache), dict[str, list[Any]](), dict[Path, str]()
+    for path in dict.fromkeys(paths):
+        # the third is of the last change, of content or time: a copy may have the time of what it replaces
+        stat, key = path.stat(), str(path.absolute())
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        if known.get(key, [])[:3] != state:
+            known[key] = new[key] = [*state, sha256_of(path)]
+        digests[path] = known[key][3]
+    if new:
+        kept = {key: entry for key, entry in _read_cache(cache).items() if Path(key).exists()}
+        with suppress(OSError), atomic_write(cache, sync=False) as file:
+            file.write(json.dumps(kept | new).encode())
+    return digests
+
+
+def _read_cache(path: Path) -> dict[str, list[Any]]:
+    with suppress(OSError, ValueError, AttributeError):
+        entries = json.loads(path.read_bytes()).items()
+        return {key: entry for key, entry in entries if isinstance(entry, list) and len(entry) == 4}
+    return {}
 
 
 def digest(*parts: str | bytes | memoryview) -> str:

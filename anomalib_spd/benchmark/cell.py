@@ -27,12 +27,15 @@ from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
 from anomalib_spd.data.masks import has_masks
+from anomalib_spd.data.ready import fingerprint, set_up
 from anomalib_spd.files import digest
 from anomalib_spd.metrics import METRICS
 from anomalib_spd.version import __version__
 
 #: scores that a pixel metric keeps; of more, it counts them in bins
 EXACT_LIMIT = 2**25
+#: of what data modules draw: all cells of a category have the same images, whatever their own seed
+SPLIT_SEED = 0
 PACKAGES = ("anomalib", "torch", "lightning", "timm", "numpy")
 
 
@@ -46,7 +49,7 @@ class Plan:
         data: of the data module.
         published: data set and category of published figures, if there are any.
         weights_sha256: of the backbone's file; of its tensors, if they are timm's.
-        files_sha256: of the list of images; see :func:`files_sha256`.
+        files_sha256: of the images; see :func:`~anomalib_spd.data.ready.fingerprint`.
         architecture: of the backbone.
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
@@ -86,13 +89,19 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
 
     Returns:
         The record, without the cell, and the scores.
+
+    Raises:
+        ValueError: the images are not those of the plan.
     """
     torch.set_num_threads(plan.threads)
     _reset_peak_memory()
     start = time.perf_counter()
-    data = build(AnomalibDataModule, plan.data)
-    data.prepare_data()
-    data.setup()
+    data = ready_data(plan.data)
+    if plan.files_sha256 not in (None, fingerprint(data)):
+        raise ValueError(
+            "The images are others than those that the grid began with: they have changed since, or the data module draws "
+            "them in a way of its own. Start the grid again, or give the data module a seed."
+        )
     seed_everything(plan.cell.seed, workers=True, verbose=False)
     # raw scores: anomalib's normalization clips them, which makes ties
     stock = {"post_processor": False, "visualizer": False, "evaluator": False}
@@ -119,6 +128,20 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
     seconds = {"fit": fit, "inference": inference, "total": time.perf_counter() - start}
     record = describe(plan, engine.trainer, data, recorder, seconds)
     return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, recorder.scores()
+
+
+def ready_data(config: Config) -> AnomalibDataModule:
+    """Return the data module of a configuration, set up: the same images in every call.
+
+    Args:
+        config: ``class_path`` and ``init_args``.
+
+    Raises:
+        ValueError: see :func:`~anomalib_spd.benchmark.build.build`; data modules raise their own errors.
+    """
+    data: AnomalibDataModule = build(AnomalibDataModule, config)
+    set_up(data, SPLIT_SEED)
+    return data
 
 
 def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
@@ -200,26 +223,6 @@ def weights(backbone: str) -> tuple[str | None, str | None]:
         parts = ((name, tensor.contiguous().numpy().tobytes()) for name, tensor in sorted(model.state_dict().items()))
         return digest(*chain.from_iterable(parts)), model.pretrained_cfg.get("architecture")
     return None, None
-
-
-def files_sha256(data: AnomalibDataModule) -> str:
-    """Return a SHA-256 of the lists of training and test images: split, label, relative path and size of each.
-
-    The folder of the data set and the order of its images do not matter.
-
-    Args:
-        data: the data module, set up.
-    """
-    rows = [
-        (split, Path(path), int(label))
-        for split, subset in (("train", data.train_data), ("test", data.test_data))
-        for path, label in zip(subset.samples.image_path, subset.samples.label_index, strict=True)
-    ]
-    root = os.path.commonpath([path.parent for _, path, _ in rows])
-    lines = [
-        f"{split} {label} {path.stat().st_size} {path.relative_to(root).as_posix()}" for split, path, label in rows
-    ]
-    return digest("\n".join(sorted(lines)))
 
 
 def _saved_seconds(shared: SharedFeatures | None) -> float:

@@ -11,21 +11,23 @@ from typing import Any
 
 import timm
 import yaml
-from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from filelock import FileLock, Timeout
 
 from anomalib_spd.benchmark import cell as one_cell
-from anomalib_spd.benchmark.build import Config, build, check
+from anomalib_spd.benchmark.build import Config, check
 from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.output import output_to
 from anomalib_spd.benchmark.results import RECORD, Cell, Result, read_record, write, write_runs
 from anomalib_spd.benchmark.runners import Runner
 from anomalib_spd.benchmark.trainings import train
+from anomalib_spd.data.ready import fingerprint
 
 GRID = "grid.yaml"
 LOG = "log.txt"
+#: of keys of a record, in messages
+NAMES = {"files_sha256": "content of images or masks"}
 
 Group = Sequence[one_cell.Plan]
 Report = Callable[[Sequence[Result], int], None]
@@ -188,7 +190,11 @@ def _recorded(results: Path, groups: Sequence[Group]) -> tuple[list[Result], lis
 
 
 def _check_same(result: Result, plan: one_cell.Plan) -> None:
-    changed = [key for key, value in plan.origin.items() if key != "published" and result.record.get(key) != value]
+    changed = [
+        NAMES.get(key, key)
+        for key, value in plan.origin.items()
+        if key != "published" and result.record.get(key) != value
+    ]
     if changed:
         raise ValueError(
             f"{result.cell} is recorded in {result.folder}, but was measured with another {', '.join(changed)}: give "
@@ -230,8 +236,5 @@ def _shared_features(group: Group) -> SharedFeatures | None:
 
 def _files_sha256(config: Config) -> str | None:
     with suppress(Exception):
-        data = build(AnomalibDataModule, config)
-        data.prepare_data()
-        data.setup()
-        return one_cell.files_sha256(data)
+        return fingerprint(one_cell.ready_data(config))
     return None

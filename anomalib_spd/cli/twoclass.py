@@ -16,6 +16,7 @@ from anomalib_spd.benchmark import cell as judge
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import RECORD, Cell, write
 from anomalib_spd.cli.training import TrainingCLI
+from anomalib_spd.data.ready import fingerprint, set_up
 from anomalib_spd.files import atomic_write
 from anomalib_spd.report.tables import LABELS
 from anomalib_spd.twoclass.base import TwoClassModule
@@ -62,7 +63,7 @@ class TwoClassCLI(TrainingCLI):
             data,
             weights_sha256=sha256,
             architecture=architecture,
-            files_sha256=judge.files_sha256(self.datamodule),
+            files_sha256=fingerprint(self.datamodule),
             threads=torch.get_num_threads(),
         )
 
@@ -73,8 +74,7 @@ def _run(cli: TwoClassCLI) -> None:
         raise ValueError(
             f"A 2-class run takes one device, all test images are judged together. Got {trainer.world_size}."
         )
-    data.prepare_data()
-    data.setup()
+    set_up(data, int(cli.config.seed_everything))
     folder = Path(trainer.default_root_dir)
     plan = cli.plan()
     _claim_folder(folder, plan)

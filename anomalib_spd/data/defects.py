@@ -14,6 +14,7 @@ from anomalib_spd.data.defect_layouts import Category, categories_in
 from anomalib_spd.data.image_files import read_mask, square
 from anomalib_spd.data.images import ImageBatches, LabelledImages, decode
 from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.ready import prepare
 from anomalib_spd.data.sampler import ResumableSampler
 from anomalib_spd.files import first_few
 
@@ -198,7 +199,7 @@ class DefectFolder(ImageBatches):
     def prepare_data(self) -> None:
         """Prepare the data of the wrapped modules (a Lightning hook)."""
         for wrapped in self.datamodules:
-            wrapped.prepare_data()
+            prepare(wrapped)
 
     def categories(self) -> list[Category]:
         """List all categories with defects, those of weight 0 too.

@@ -14,7 +14,8 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 
 from anomalib_spd.data.images import ImageBatches
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.files import digest, first_few
+from anomalib_spd.data.ready import prepare
+from anomalib_spd.files import content_digests, digest, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class NormalImages(ImageBatches):
     def prepare_data(self) -> None:
         """Prepare the data of the wrapped modules."""
         for wrapped in self.datamodules:
-            wrapped.prepare_data()
+            prepare(wrapped)
 
     def list_images(self) -> tuple[ImageIndex, str]:
         """List the normal training images of the wrapped modules.
@@ -80,6 +81,11 @@ class NormalImages(ImageBatches):
         images = [path for wrapped in self.datamodules for path in _normal_images(wrapped)]
         names = ", ".join(dict.fromkeys(str(wrapped.name) for wrapped in self.datamodules))
         return ImageIndex.of_files(images), f"The normal training set of {names}"
+
+    def setup(self, stage: str) -> None:
+        """List the images, and read them once, so that a checkpoint tells on which it was trained (a Lightning hook)."""
+        super().setup(stage)
+        self._digest = self._digest_of_images()
 
     def check_number(self, index: ImageIndex, name: str, processes: int) -> None:
         """Check that there are enough images, or reduce the batches.
@@ -102,7 +108,7 @@ class NormalImages(ImageBatches):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress and a digest of the images, for a checkpoint."""
-        return {**super().state_dict(), "images": self._digest()}
+        return {**super().state_dict(), "images": self._digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the progress of a checkpoint.
@@ -110,19 +116,19 @@ class NormalImages(ImageBatches):
         Raises:
             ValueError: if the checkpoint is of other images.
         """
-        if state_dict.get("images") != self._digest():
+        if state_dict.get("images") != self._digest:
             raise ValueError(
                 f"The checkpoint belongs to a run on other images than those of {self.title}: give another --name or "
                 "--trainer.default_root_dir"
             )
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "images"})
 
-    def _digest(self) -> str:
-        """Return the SHA-256 of title, names and sizes of the images, wherever their folder lies."""
+    def _digest_of_images(self) -> str:
+        """Return the SHA-256 of title, names and contents of the images, wherever their folder lies."""
         assert self.images is not None, "Lightning calls setup first"
         paths = [path.absolute() for path in self.images.files]
         folder = os.path.commonpath([path.parent for path in paths])
-        files = sorted(f"{path.stat().st_size} {path.relative_to(folder).as_posix()}" for path in paths)
+        files = sorted(f"{sha} {path.relative_to(folder).as_posix()}" for path, sha in content_digests(paths).items())
         return digest("\n".join([self.title, *files]))
 
 

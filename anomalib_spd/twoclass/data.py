@@ -13,6 +13,7 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
+from anomalib_spd.data.ready import prepare
 from anomalib_spd.files import first_few
 from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images
 from anomalib_spd.twoclass.splits import hash_order, hash_split
@@ -213,7 +214,7 @@ class TwoClass(TwoClassDataModule):
 
     def prepare_data(self) -> None:
         """Prepare the wrapped module's data."""
-        self.datamodule.prepare_data()
+        prepare(self.datamodule)
 
     def _pools(self) -> tuple[AnomalibDataset, AnomalibDataset]:
         pool = self._pool()

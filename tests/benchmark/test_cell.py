@@ -1,6 +1,5 @@
 """A cell is the run that its user would have started by hand."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,23 +71,6 @@ def test_figures_are_those_of_stock_anomalib(
     (figures,) = engine.train(model, datamodule=data)
     assert figures == pytest.approx({name: record["metrics"][name] for name in figures}, abs=1e-6)
     assert len(scores.image_label) == 9
-
-
-def test_the_checksum_of_files_tells_lists_apart_but_not_places(root: Path, tmp_path: Path) -> None:
-    def checksum(folder: Path) -> str:
-        data = Visa(folder, category="one", num_workers=0)
-        data.setup()
-        return cell.files_sha256(data)
-
-    there = checksum(root)
-    for name in ("same", "less", "other"):
-        shutil.copytree(root / "visa_pytorch", tmp_path / name / "visa_pytorch")
-    assert checksum(tmp_path / "same") == there
-    (tmp_path / "less/visa_pytorch/one/train/good/000.JPG").unlink()
-    assert checksum(tmp_path / "less") != there
-    with (tmp_path / "other/visa_pytorch/one/test/good/000.JPG").open("ab") as file:
-        file.write(b"\0")
-    assert checksum(tmp_path / "other") != there
 
 
 def test_a_failure_tells_what_was_tried(root: Path) -> None:

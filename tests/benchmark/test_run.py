@@ -1,6 +1,7 @@
 """A grid as its user meets it: cells are recorded as they end, errors too, and the other cells go on."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,45 @@ def test_two_at_once_in_one_folder_are_refused(root: Path, tmp_path: Path) -> No
 
     grid = Grid(**small_grid(root, seeds=[0], categories={"one": None}, backbones={"a": "small_a"}))
     assert benchmark.run(grid, tmp_path, Second(), accelerator="cpu").measured == 2
+
+
+def drawn_splits(one: Path) -> dict[str, Any]:
+    """A grid on the stock Folder as it comes: it draws its normal test images, and half of them for validation."""
+    init_args = {
+        "name": "one",
+        "root": str(one),
+        "normal_dir": "train/good",
+        "abnormal_dir": "test/bad",
+        "mask_dir": "ground_truth/bad",
+        "test_split_ratio": 0.5,
+        "num_workers": 0,
+    }
+    detectors = {"PaDiM": small_grid(one)["detectors"]["PaDiM"]}
+    return {
+        "categories": {"one": {"class_path": "anomalib.data.Folder", "init_args": init_args}},
+        "detectors": detectors,
+    }
+
+
+def test_splits_are_drawn_once_for_all_cells_and_every_run(root: Path, own: Path, tmp_path: Path) -> None:
+    outcome, cells = measure(root, tmp_path / "results", **drawn_splits(own))
+    assert (outcome.measured, outcome.failed) == (4, [])
+    lists = {tuple(result.scores().image_path) for result in cells.values()}
+    assert len(lists) == 1
+    torch.manual_seed(5)
+    outcome, _ = measure(root, tmp_path / "results", **drawn_splits(own))
+    assert (outcome.measured, outcome.known) == (0, 4)
+    outcome, again = measure(root, tmp_path / "anew", **drawn_splits(own))
+    assert {tuple(result.scores().image_path) for result in again.values()} == lists
+    assert [each.metrics for each in again.values()] == [each.metrics for each in cells.values()]
+
+
+def test_a_mask_that_was_redrawn_is_not_the_old_result(root: Path, own: Path, tmp_path: Path) -> None:
+    grid = {**drawn_splits(own), "backbones": {"a": "small_a"}, "seeds": [0]}
+    measure(root, tmp_path / "results", **grid)
+    mask = own / "ground_truth/bad/000.png"
+    before = mask.stat()
+    mask.write_bytes((own / "ground_truth/bad/001.png").read_bytes())
+    os.utime(mask, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match="measured with another content of images or masks"):
+        measure(root, tmp_path / "results", **grid)

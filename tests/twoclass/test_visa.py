@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
 
 from anomalib_spd.benchmark.build import build
+from anomalib_spd.data.ready import fingerprint
 from anomalib_spd.twoclass import VisaTwoClass, visa
 from anomalib_spd.twoclass.visa import HEADER
 from tests.data.sets import counts, ready_visa
@@ -73,6 +74,14 @@ def test_items(small: Path) -> None:
     assert (batch.image.shape, batch.gt_mask.shape) == ((5, 3, 12, 16), (5, 12, 16))
     assert sorted(batch.gt_label.tolist()) == [0, 0, 0, 1, 1]
     assert (data.name, data.category, data.task.value) == ("VisaTwoClass", "candle", "segmentation")
+
+
+def test_another_split_file_makes_other_data(small: Path) -> None:
+    rows = read_rows(small)
+    before = fingerprint(ready_visa(small, "candle"))
+    rows[3][1] = "test"
+    write_split(small, rows)
+    assert fingerprint(ready_visa(small, "candle")) != before
 
 
 def test_augmentations_turn_image_and_mask_together(small: Path) -> None:

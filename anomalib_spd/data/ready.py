@@ -1,0 +1,130 @@
+"""Makes anomalib's data modules ready: checked, downloaded, split alike each time, and told apart by their files."""
+
+import difflib
+import glob
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from lightning.pytorch import seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from anomalib_spd.files import content_digests, digest
+
+
+def set_up(data: AnomalibDataModule, seed: int) -> None:
+    """Prepare a data module and set it up, once for all later calls of a trainer.
+
+    What it draws, such as a test set that is taken from the training images, depends on the seed and not on what else has
+    drawn before. The random generators are left as they were.
+
+    Args:
+        data: the data module.
+        seed: of the draw.
+
+    Raises:
+        ValueError: see :func:`prepare`; data modules raise their own errors.
+    """
+    with isolate_rng():
+        seed_everything(seed, workers=True, verbose=False)
+        prepare(data)
+        data.setup(TrainerFn.FITTING)  # a trainer's stage: with another, anomalib would draw again in each call
+
+
+def prepare(data: AnomalibDataModule) -> None:
+    """Prepare a data module's files: some download them if they are missing.
+
+    Args:
+        data: the data module.
+
+    Raises:
+        ValueError: its data set has no such category.
+        OSError: the files are missing and cannot be downloaded.
+    """
+    check_category(data)
+    try:
+        data.prepare_data()
+    except OSError as error:
+        what = " ".join(filter(None, (type(data).__name__, data.category)))
+        raise OSError(
+            f"{what}: not all of it is in {getattr(data, 'root', None)}, and it could not be prepared ({error}): give the "
+            "folder of the data set as root"
+        ) from error
+
+
+def check_category(data: AnomalibDataModule) -> None:
+    """Check that a data set has the category of a data module, where anomalib lists its categories.
+
+    A category of another name may have a folder in the data set's.
+
+    Args:
+        data: the data module.
+
+    Raises:
+        ValueError: it has not.
+    """
+    known, root = categories_of(type(data)), getattr(data, "root", None)
+    if not known or root is None or data.category in known:
+        return
+    folder = glob.escape(data.category)
+    if data.category and any(path.is_dir() for form in (folder, f"*/{folder}") for path in Path(root).glob(form)):
+        return
+    raise ValueError(
+        f"{type(data).__name__} has no category {data.category!r}{did_you_mean(data.category, known)}; it has: "
+        f"{', '.join(known)}"
+    )
+
+
+def categories_of(module: type[AnomalibDataModule]) -> Sequence[str]:
+    """Return the categories that anomalib lists for a data module's class; empty if there is no list."""
+    for each in module.__mro__:
+        if each.__module__.startswith("anomalib.data.datamodules."):
+            datasets = each.__module__.replace(".datamodules.", ".datasets.")
+            if find_spec(datasets):
+                return tuple(getattr(import_module(datasets), "CATEGORIES", ()))
+    return ()
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return for example ``", did you mean 'bottle'?"``, or nothing where no known name is similar."""
+    similar = difflib.get_close_matches(name, known, 1)
+    return f", did you mean {similar[0]!r}?" if similar else ""
+
+
+def fingerprint(data: AnomalibDataModule) -> str:
+    """Return a SHA-256 of the training, validation and test images: split, label, name, and content with that of the mask.
+
+    A split file counts by the splits that it makes. The folder of the data set and the order of its images do not matter.
+
+    Args:
+        data: the data module, set up.
+
+    Raises:
+        OSError: a file is missing or cannot be read; the message names it.
+    """
+    rows = []
+    for split in ("train", "val", "test"):
+        part: Any = getattr(data, f"{split}_data", None)
+        if part is None:
+            continue
+        # synthetic anomalies are in a folder whose name is drawn
+        drawn = part.root if isinstance(part, SyntheticAnomalyDataset) else None
+        columns = [name for name in part.samples if name.endswith("_path")]  # of image, mask, depth
+        for image, label, *paths in part.samples[["image_path", "label_index", *columns]].itertuples(index=False):
+            files = [Path(path) for path in paths if isinstance(path, str) and path]
+            rows.append((split, int(label), Path(image), files, drawn))
+    digests = content_digests(path for *_, files, _ in rows for path in files)
+    folders = [image.parent for *_, image, _, drawn in rows if not (drawn and image.is_relative_to(drawn))]
+    root = os.path.commonpath(folders) if folders else None
+
+    def line(split: str, label: int, image: Path, files: list[Path], drawn: Path | None) -> str:
+        name = image.relative_to(drawn if drawn and image.is_relative_to(drawn) else root or "")
+        return " ".join([split, str(label), *(digests[path] for path in files), name.as_posix()])
+
+    return digest("\n".join(sorted(line(*row) for row in rows)))
