@@ -51,6 +51,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         flags = {"clusters": clusters, "cluster": cluster, "top": top, "guide": guide}
         super().__init__(SwapGenerator(size), flags, p, same_on_batch, keepdim)
         self.size = size
+        self._is_map_next = False
 
     @abstractmethod
     def two_patches(self, params: dict[str, Tensor], max_area: int, image_size: tuple[int, int]) -> tuple[Patch, Patch]:
@@ -76,15 +77,16 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
             **kwargs: parameters and flags to override.
 
         Raises:
-            ValueError: for a saliency map of another size than the image's, or anchors of another shape.
+            ValueError: for a saliency map of another size than the image's, anchors of another shape, or neither where ``guide``
+                announces one.
             RuntimeError: for a saliency map with NaN.
         """
         if DataKey.MASK in data_keys:
-            params = self._params if params is None else params
-            # a container passes the map too, which was only to be read
-            if input is params.get("saliency"):
+            # a container passes the image, then the map, which was only to be read, then masks; all may be one tensor
+            if self._is_map_next:
+                self._is_map_next = False
                 return input
-            united: Tensor = self.transform_masks(input, params, self.flags, **kwargs)
+            united: Tensor = self.transform_masks(input, self._params if params is None else params, self.flags, **kwargs)
             return united
         images = self.transform_tensor(input)
         if params is None:
@@ -93,6 +95,12 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
             params.update(self._locations_at(anchors, images, params))
         elif saliency is not None:
             params.update(self._salient_locations(saliency, images, params))
+        elif self.flags["guide"] is not None and "is_guided" not in params:
+            raise ValueError(
+                f"guide={self.flags['guide']!r} takes what guides it from an AugmentationSequential that holds it directly, not from "
+                "one within another. Give the map or the anchors as an argument, or guide=None to swap anywhere."
+            )
+        self._is_map_next = self.flags["guide"] == "saliency" and "is_guided" in params
         output: Tensor = PatchAugmentation.forward(self, input, params=params, **kwargs)
         return output
 
@@ -118,9 +126,10 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         images, given = self.transform_tensor(input[data_keys.index(DataKey.INPUT)]), input[data_keys.index(key)]
         # in place, as Kornia's own do: a container has recorded the parameters already
         if guide == "saliency":
-            params.update(self._salient_locations(given, images, params), saliency=given)
+            params.update(self._salient_locations(given, images, params))
         else:
             params.update(self._locations_at(given.data if isinstance(given, Keypoints) else given, images, params))
+        params["is_guided"] = torch.ones(len(images), dtype=torch.bool)
         return params
 
     def apply_transform(

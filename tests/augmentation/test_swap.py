@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kornia.augmentation import AugmentationSequential, RandomHorizontalFlip
+from kornia.augmentation import AugmentationSequential, ImageSequential, RandomHorizontalFlip
 from torch import Tensor
 
 from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
@@ -49,14 +49,32 @@ def test_a_replay_takes_another_copy_of_the_map(make: Callable[..., Any]) -> Non
 
 
 @both
-def test_one_tensor_as_map_and_mask(make: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_one_tensor_as_map_and_masks(make: Callable[..., Any], p: float) -> None:
     image, _, _ = _inputs()
-    blob = torch.zeros(3, 1, 32, 40)
-    blob[..., 5:15, 10:30] = 1
-    augment = AugmentationSequential(make(guide="saliency"), data_keys=["input", "mask", "mask"])
-    out, same, united = augment(image, blob, blob)
-    assert (same == blob).all()
-    assert ((united == 1) == (_changed(image, out) | (blob == 1))).all()
+    # patches hold pixels that are not set
+    blob = (torch.rand(3, 1, 32, 40) > 0.7).float()
+    augment = AugmentationSequential(make(guide="saliency", p=p), data_keys=["input", "mask", "mask", "mask"])
+    for _ in range(3):
+        out, same, *united = augment(image, blob, blob, blob)
+        changed = _changed(image, out)
+        assert (same == blob).all()
+        assert all(((each == 1) == (changed | (blob == 1))).all() for each in united)
+        assert any((each != blob).any() for each in united)
+    again = augment(image, blob.clone(), blob, blob, params=augment._params)
+    torch.testing.assert_close(again, [out, same, *united], rtol=0, atol=0)
+
+
+@both
+@pytest.mark.parametrize("guide", ["saliency", "anchors"])
+def test_a_guide_that_does_not_arrive_is_missed(make: Callable[..., Any], guide: str) -> None:
+    image, saliency, mask = _inputs()
+    with pytest.raises(ValueError, match=f"guide='{guide}' takes what guides it from"):
+        make(guide=guide)(image)
+    # Kornia asks the children of an inner container for nothing
+    nested = AugmentationSequential(ImageSequential(make(guide=guide)), data_keys=["input", "mask", "mask"])
+    with pytest.raises(ValueError, match=f"guide='{guide}' takes what guides it from"):
+        nested(image, saliency, mask)
 
 
 @both
