@@ -86,7 +86,9 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
             if self._is_map_next:
                 self._is_map_next = False
                 return input
-            united: Tensor = self.transform_masks(input, self._params if params is None else params, self.flags, **kwargs)
+            united: Tensor = self.transform_masks(
+                input, self._params if params is None else params, self.flags, **kwargs
+            )
             return united
         images = self.transform_tensor(input)
         if params is None:

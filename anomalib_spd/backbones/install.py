@@ -119,6 +119,30 @@ def add(
     return find(name)
 
 
+def check_addable(name: str, backbone: str | None = None) -> None:
+    """Check, before a training, that what it will have made of a backbone can be added; see :func:`add`.
+
+    Args:
+        name: that it will have.
+        backbone: that is trained, by its name in the registry or in timm; None leaves that part out.
+
+    Raises:
+        ValueError: where the name is taken or cannot be one, or detectors could not read the backbone under it.
+        OSError: where the registry cannot be written.
+    """
+    check_name(name)
+    if backbone is not None:
+        network = find_network(backbone)
+        check_routing(name, timm.create_model(network.architecture, **network.model_args))
+        describe_layers(network.architecture, network.model_args)
+    probe = hidden_path(registry_folder() / name)
+    try:
+        probe.mkdir(parents=True)
+        probe.rmdir()
+    except OSError as error:
+        raise _registry_error(error) from error
+
+
 def remove(name: str) -> None:
     """Remove a backbone from the user's registry, and delete its folder.
 

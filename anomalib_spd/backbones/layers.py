@@ -14,7 +14,7 @@ def describe_layers(architecture: str, model_args: dict[str, Any] | None = None)
         (PaDiM paper, section 3.2: 100 random dimensions lose next to nothing for ResNet-18).
 
     Raises:
-        ValueError: where timm gives no feature maps of the architecture.
+        ValueError: where timm gives no feature maps of the architecture, or gives them channels last.
     """
     layers = layers_at((4, 8, 16), architecture, model_args)
     return {
@@ -30,12 +30,7 @@ def layers_at(
 
     A network that has none of the strides, such as a transformer of 14-pixel patches, gives its very last layer.
     """
-    try:
-        model: Any = timm.create_model(architecture, features_only=True, **(model_args or {}))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        msg = f"timm gives no feature maps of {architecture} ({error}), so no detector could read them."
-        raise ValueError(msg) from error
-    layers = model.feature_info.get_dicts()
+    layers = _pyramid(architecture, model_args).feature_info.get_dicts()
     by_stride = {layer["reduction"]: layer for layer in layers}
     return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
 
@@ -49,15 +44,14 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
             anomalib finds in another way.
 
     Raises:
-        ValueError: for a layer that the backbone does not have, and for layers out of order, whose maps anomalib would
-            confuse.
+        ValueError: for a layer that the backbone does not have, for layers out of order, whose maps anomalib would
+            confuse, and for a backbone whose maps anomalib cannot read.
     """
-    names = [layer for layer in layers if isinstance(layer, str)]
     # the same test by which anomalib's TimmFeatureExtractor recognizes transformers
-    if not names or "vit" in backbone.lower():
+    if "vit" in backbone.lower():
         return
-    extractor: Any = timm.create_model(backbone, features_only=True)
-    known = extractor.feature_info.module_name()
+    known = _pyramid(backbone).feature_info.module_name()
+    names = [layer for layer in layers if isinstance(layer, str)]
     if unknown := [name for name in names if name not in known]:
         msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
         raise ValueError(msg)
@@ -65,3 +59,22 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
     if names != ordered:
         msg = f"Give the layers of backbone {backbone!r} once each and from first to last: {ordered}. Got {names}."
         raise ValueError(msg)
+
+
+def _pyramid(backbone: str, model_args: dict[str, Any] | None = None) -> Any:
+    """Return timm's network of feature maps.
+
+    Raises:
+        ValueError: where timm has none, or its maps are channels last, which anomalib takes for channels first.
+    """
+    try:
+        model: Any = timm.create_model(backbone, features_only=True, **(model_args or {}))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        msg = f"timm gives no feature maps of {backbone} ({error}), so no detector could read them."
+        raise ValueError(msg) from error
+    if getattr(model, "output_fmt", None) == "NHWC":
+        raise ValueError(
+            f"{backbone} gives maps of the form (B, H, W, C), as Swin, MambaOut and Sequencer do, and anomalib would read their "
+            "rows as channels. Give a network with channels first, such as a ConvNeXt."
+        )
+    return model

@@ -74,7 +74,7 @@ class FinetuneCLI(TrainingCLI):
         command = self.config
         backbones = self.backbones()
         for name in backbones:
-            check_new_name(name, command.folder)
+            check_new_name(name, command.folder, command.model.init_args.get("backbone"))
         for name, categories in backbones.items():
             self.config, args = command.clone(), self.args
             self.config.name = name

@@ -8,7 +8,7 @@ from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer, seed_everything
 
 from anomalib_spd import backbones
-from anomalib_spd.backbones.names import check_name
+from anomalib_spd.backbones.install import check_addable
 from anomalib_spd.backbones.record import Backbone
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.files import sha256_of
@@ -35,12 +35,12 @@ def finetune(
 ) -> Backbone | None:
     """Train an encoder on the normal training images of data modules, and register it under a name.
 
-    The name is checked before anything is built or trained. A run that was interrupted resumes by the same call, and ends
+    Whether the result can be registered under the name is checked before anything is built or trained. A run that was interrupted resumes by the same call, and ends
     with the same weights bit for bit; one that is done changes nothing.
 
     Args:
         model: the training, such as :class:`~anomalib_spd.local.CategoryAdaptation`; or what makes it, called once the name
-            is checked and the seed is set.
+            is checked (:func:`check_new_name` also takes the backbone) and the seed is set.
         data: anomalib's data module; or several, of all of which one backbone is made.
         name: of the new backbone.
         folder: of runs; a run has a folder ``name`` there, for its checkpoint, logs and ``views.png``.
@@ -66,7 +66,9 @@ def finetune(
     """
     run_folder = Path(folder) / name
     checkpoints = run_folder / "checkpoints"
-    is_registered = check_new_name(name, folder)
+    is_registered = check_new_name(
+        name, folder, model.hparams.get("backbone") if isinstance(model, TrainingModule) else None
+    )
     if seed is not None:
         seed_everything(seed, workers=True)
     batches = NormalImages(data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True)
@@ -92,15 +94,21 @@ def finetune(
     return backbones.find(name)
 
 
-def check_new_name(name: str, folder: Path | str) -> bool:
+def check_new_name(name: str, folder: Path | str, backbone: str | None = None) -> bool:
     """Return whether a name is that of what its run in a folder has trained; else check that it may be given.
 
+    Args:
+        name: of the new backbone.
+        folder: of runs.
+        backbone: that is fine-tuned, by its name; None leaves that part of the check out.
+
     Raises:
-        ValueError: where the name is taken by another backbone, or cannot be one.
+        ValueError: where the name is taken by another backbone, cannot be one, or detectors could not read the backbone under it.
+        OSError: where the registry cannot be written.
     """
     if name in backbones.available() and _is_made_of(name, Path(folder) / name / "checkpoints" / LAST):
         return True
-    check_name(name)
+    check_addable(name, backbone)
     return False
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
+from anomalib_spd.backbones.layers import check_layers
 from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import Perturbation
@@ -66,6 +67,7 @@ class SPDPretraining(TrainingModule):
         self.save_settings()
         self.eta = eta
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        check_layers(backbone, ())  # else no detector could read what is trained
         self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
         self.projector: nn.Module = nn.Identity()
         self.anchor_view = anchor_view(image_size)

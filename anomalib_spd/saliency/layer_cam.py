@@ -62,7 +62,8 @@ class LayerCAM:
         layers: as given, the order of the maps.
 
     Raises:
-        ValueError: for no layer, a repeated one, or one that the model does not have.
+        ValueError: for no layer, a repeated one, or one that the model does not have; for a model of timm's whose maps are
+            channels last.
 
     Examples:
         >>> import timm, anomalib_spd
@@ -83,6 +84,11 @@ class LayerCAM:
                 )
         if not layers or len(set(layers)) < len(layers):
             raise ValueError(f"`layers` is one name at least, and none twice. Got {list(layers)}.")
+        if getattr(model, "output_fmt", None) == "NHWC":  # as timm marks Swin, MambaOut and Sequencer
+            raise ValueError(
+                f"{type(model).__name__} gives maps of the form (B, H, W, C), and LayerCAM takes (B, C, H, W). Give a network "
+                "with channels first, such as a ResNet."
+            )
         self.model = model
         self.layers = tuple(layers)
 

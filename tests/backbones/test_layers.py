@@ -31,3 +31,17 @@ def test_a_transformer_is_left_to_anomalib() -> None:
 def test_layers_that_anomalib_would_drop_or_confuse(layers: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_layers(NAME, layers)
+
+
+@pytest.mark.parametrize("backbone", ["mambaout_femto", "sequencer2d_s", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("layers", [["stages_0"], [1, 2]])
+def test_maps_that_are_channels_last_are_refused(backbone: str, layers: list[str | int]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{backbone} gives maps of the form \(B, H, W, C\), .* such as a ConvNeXt\.$"
+    ):
+        check_layers(backbone, layers)
+
+
+def test_a_network_without_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match="timm gives no feature maps of inception_next_none"):
+        check_layers("inception_next_none", ["stages_0"])

@@ -111,6 +111,38 @@ def test_what_cannot_be_a_name_is_refused_before_any_training(
     assert not (tmp_path / "others").exists()
 
 
+def test_a_name_by_which_anomalib_would_read_a_transformer_is_refused_before_any_training(
+    root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # one of several categories is enough, before the first of them is trained on
+    line = failing(capsys, root, tmp_path / "runs", "x_{category}", "--categories", "[one,vitamins]")
+    assert line.startswith(
+        "error: The name 'x_vitamins' contains 'vit', by which anomalib recognizes vision transformers"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_registry_that_cannot_be_written_is_found_before_any_training(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ANOMALIB_SPD_HOME", str(tmp_path / "file" / "registry"))
+    line = failing(capsys, root, tmp_path / "runs", "x", "--model.init_args.backbone", "efficientnet_lite0_in1k")
+    assert line.startswith("error: Cannot write to the registry ")
+    assert "Set ANOMALIB_SPD_HOME to a folder that you may write to" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, MEMORY])
+def test_a_network_that_detectors_cannot_read_is_refused_before_any_training(
+    root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: Path
+) -> None:
+    swap = ("--model.init_args.backbone", "mambaout_femto", "--model.init_args.pretrained", "false")
+    line = failing(capsys, root, tmp_path / "runs", "x", *swap, recipe=recipe)
+    assert line.startswith("error: mambaout_femto gives maps of the form (B, H, W, C)")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_does_not_go_on_from_one_with_other_settings(
     root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

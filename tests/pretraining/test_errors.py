@@ -93,3 +93,15 @@ def test_weights_that_have_diverged_are_not_saved(
     assert error.startswith("error: The training has diverged: ")
     assert "Train anew with a smaller learning rate" in error
     assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize("method", ["supervised", "dense"])
+def test_a_network_that_detectors_cannot_read_is_refused_before_any_training(
+    method: str, labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap = ("--model.init_args.backbone", "mambaout_femto", "--model.init_args.pretrained", "false")
+    assert main([*arguments(labelled_images, tmp_path / "run", method, 0), *swap]) == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("error: mambaout_femto gives maps of the form (B, H, W, C)")
+    )
+    assert not (tmp_path / "run").exists()

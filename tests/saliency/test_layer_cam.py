@@ -284,3 +284,8 @@ def test_an_image_that_is_not_finite_spoils_its_own_maps_only() -> None:
 
 def test_an_empty_batch_has_no_maps() -> None:
     assert LayerCAM(small_classifier(), ["0", "3"])(some_images()[:0]).shape == (0, 2, 64, 64)
+
+
+def test_maps_that_are_channels_last_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"MambaOut gives maps of the form \(B, H, W, C\)"):
+        LayerCAM(timm.create_model("mambaout_femto"), ["stages.0"])
