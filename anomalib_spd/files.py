@@ -95,7 +95,7 @@ def sha256_of(path: Path) -> str:
 def content_digests(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the SHA-256 of files by path. A file is read again only where its size or a time of it has changed.
 
-    What was read is kept in one file of the user's cache; without it, or where it cannot be written, all files are read.
+    What was read is noted in one file of the user's cache; without it, or where it cannot be written, all files are read.
 
     Raises:
         OSError: a file is missing or cannot be read; the message names it.
@@ -110,9 +110,9 @@ def content_digests(paths: Iterable[Path]) -> dict[Path, str]:
             known[key] = new[key] = [*state, sha256_of(path)]
         digests[path] = known[key][3]
     if new:
-        kept = {key: entry for key, entry in _read_cache(cache).items() if Path(key).exists()}
+        others = {key: entry for key, entry in _read_cache(cache).items() if Path(key).exists()}
         with suppress(OSError), atomic_write(cache, sync=False) as file:
-            file.write(json.dumps(kept | new).encode())
+            file.write(json.dumps(others | new).encode())
     return digests
 
 

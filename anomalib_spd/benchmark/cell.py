@@ -126,8 +126,9 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
         engine.test(model, datamodule=data, verbose=False)
         inference = recorder.seconds + _saved_seconds(shared)
     seconds = {"fit": fit, "inference": inference, "total": time.perf_counter() - start}
-    record = describe(plan, engine.trainer, data, recorder, seconds)
-    return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, recorder.scores()
+    scores = recorder.scores()
+    record = describe(plan, engine.trainer, data, recorder, scores, seconds)
+    return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, scores
 
 
 def ready_data(config: Config) -> AnomalibDataModule:
@@ -163,7 +164,12 @@ def evaluator(model: AnomalibModule, data: AnomalibDataModule) -> Evaluator:
 
 
 def describe(
-    plan: Plan, trainer: Trainer, data: AnomalibDataModule, recorder: ScoreRecorder, seconds: dict[str, float]
+    plan: Plan,
+    trainer: Trainer,
+    data: AnomalibDataModule,
+    recorder: ScoreRecorder,
+    scores: Scores,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Return the record of a cell that was measured, without the cell.
 
@@ -172,14 +178,20 @@ def describe(
         trainer: after its test stage.
         data: the data module.
         recorder: one of the trainer's callbacks.
+        scores: that it recorded.
         seconds: durations, by name.
     """
     logged = trainer.callback_metrics
-    figures = {metric.name: logged[metric.name].item() for metric in METRICS if metric.name in logged}
+    undefined = scores.undefined  # anomalib's AU-PRO and F1-max are then 0 or 1, ours NaN
     return {
         "status": "done",
         "error": None,
-        "metrics": {name: value for name, value in figures.items() if not math.isnan(value)},
+        "metrics": {
+            metric.name: logged[metric.name].item()
+            for metric in METRICS
+            if metric.name in logged and metric.level not in undefined
+        },
+        **({"undefined": undefined} if undefined else {}),
         "seconds": seconds,
         "sizes": _sizes(trainer.lightning_module, data, recorder),
         # the training images of a k-shot draw

@@ -68,6 +68,16 @@ class Scores:
     pixel_positive: NDArray[np.int32]
     pixel_negative: NDArray[np.int32]
 
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Level (``image``, ``pixel``) -> why none of its metrics is defined; empty where all are."""
+        reasons = {}
+        if len(set(self.image_label.tolist())) < 2:
+            reasons["image"] = "no normal test image" if self.image_label.all() else "no anomalous test image"
+        if self.pixel_positive.size and not (self.pixel_positive.any() and self.pixel_negative.any()):
+            reasons["pixel"] = "no normal test pixel" if self.pixel_positive.any() else "no defective test pixel"
+        return reasons
+
 
 @dataclass(frozen=True)
 class Result:
@@ -90,7 +100,7 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics by the names of ``METRICS``; those of pixels only where there are masks."""
+        """Metrics by the names of ``METRICS``; those of pixels only where there are masks, none that is undefined."""
         metrics: dict[str, float] = self.record["metrics"]
         return metrics
 
@@ -174,7 +184,7 @@ def runs_table(results: Iterable[Result]) -> pd.DataFrame:
     Its columns, empty where a value is not known:
 
     - ``backbone``, ``sha256`` (of its weights), ``detector``, ``category``, ``seed``, ``status`` (``done``, ``failed``);
-    - the names of ``METRICS``, each in ``[0, 1]``;
+    - the names of ``METRICS``, each in ``[0, 1]``; ``undefined``: why some have no value;
     - ``class_path`` of the detector, ``published_dataset`` and ``published_category`` of the papers' figures beside it;
     - ``name`` (in the registry or in timm) and ``architecture`` of the backbone, ``files_sha256`` (of the list of images);
     - ``fit_seconds``, ``inference_seconds``, ``total_seconds``, ``features_shared``, ``peak_memory_bytes``;
@@ -231,6 +241,7 @@ def _row(result: Result) -> dict[str, Any]:
         "seed": cell.seed,
         "status": record["status"],
         **record["metrics"],
+        "undefined": "; ".join(f"{level}: {reason}" for level, reason in record.get("undefined", {}).items()) or None,
         "class_path": record.get("config", {}).get("model", {}).get("class_path"),
         **{f"published_{key}": value for key, value in (record.get("published") or {}).items()},
         "name": backbone.get("name"),

@@ -75,6 +75,7 @@ def _run(cli: TwoClassCLI) -> None:
             f"A 2-class run takes one device, all test images are judged together. Got {trainer.world_size}."
         )
     set_up(data, int(cli.config.seed_everything))
+    model.check_training_images(data.train_data)
     folder = Path(trainer.default_root_dir)
     plan = cli.plan()
     _claim_folder(folder, plan)
@@ -88,11 +89,14 @@ def _run(cli: TwoClassCLI) -> None:
     chosen = cli.best.best_model_path if cli.best else ""
     trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
     seconds = {"fit": fit, "inference": cli.recorder.seconds, "total": time.perf_counter() - start}
-    record = judge.describe(plan, trainer, data, cli.recorder, seconds)
-    write(folder, plan.cell, {**record, "checkpoint": Path(chosen or "last.ckpt").name}, cli.recorder.scores())
+    scores = cli.recorder.scores()
+    record = judge.describe(plan, trainer, data, cli.recorder, scores, seconds)
+    write(folder, plan.cell, {**record, "checkpoint": Path(chosen or "last.ckpt").name}, scores)
     for name, label in LABELS.items():
         if name in record["metrics"]:
             print(f"{label}: {record['metrics'][name]:.3f}")
+    for level, reason in scores.undefined.items():
+        print(f"{level} metrics are undefined: {reason}")
     print(f"Figures: {folder / RECORD}; heatmaps: {folder / 'images'}; checkpoints: {folder / 'checkpoints'}")
 
 

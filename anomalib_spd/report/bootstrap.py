@@ -64,7 +64,8 @@ def paired_bootstrap_ci(a: Sequence[Result], b: Sequence[Result], metric: str, r
         times = np.random.default_rng(1).multinomial(len(keys), np.full(len(keys), 1 / len(keys)), resamples)
         resampled.append((times.T * of_seeds).sum(axis=0) / len(keys))
     # adding 0 turns -0.0 into 0.0, so that a printed "-0.000" is always a negative number
-    low, high = np.percentile(np.mean(resampled, axis=0), (2.5, 97.5)) + 0.0
+    # and a resample without a defective pixel has no value
+    low, high = np.nanpercentile(np.mean(resampled, axis=0), (2.5, 97.5)) + 0.0
     return Interval(float(np.mean(values)) + 0.0, float(low), float(high), bool(low > 0 or high < 0))
 
 

@@ -128,7 +128,7 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
     Returns:
         An SVG document.
     """
-    masks = any(run.pixel_positive.shape[1] for runs in scores.values() for run in runs)
+    masks = any(run.pixel_positive.any() for runs in scores.values() for run in runs)
     levels = ("image", "pixel") if masks else ("image",)
     colors = [SERIES[at % len(SERIES)] for at in range(len(scores))]
     width = 1.4 if max(map(len, scores.values())) == 1 else 0.9
@@ -149,6 +149,8 @@ def curves(name: str, scores: Mapping[str, Sequence[Scores]]) -> str:
             _frame(pr, f"{level}s: precision and recall", "recall", "precision")
             for color, runs in zip(colors, scores.values(), strict=True):
                 for run in runs:
+                    if level in run.undefined:
+                        continue
                     false_positive_rate, recall, precision = rates(*_counts(run, level))
                     roc.plot(false_positive_rate, recall, color=color, lw=width)
                     pr.plot(recall, precision, color=color, lw=width)

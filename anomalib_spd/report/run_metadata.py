@@ -17,7 +17,7 @@ SETTINGS = {
 }
 COLUMNS = [
     *("detector", "status", *SETTINGS, "train_images", "train_anomalous", "test_normal", "test_anomalous"),
-    *("fit_seconds", "inference_seconds", "peak_memory_bytes", "pixel_AUROC", "sha256", "error"),
+    *("fit_seconds", "inference_seconds", "peak_memory_bytes", "pixel_AUROC", "undefined", "sha256", "error"),
 ]
 
 
@@ -27,6 +27,7 @@ def metadata_tables(grid: GridResults) -> dict[str, Table]:
         return {}
     made = {
         "Failed cells": failures_table(grid),
+        "Undefined metrics, left out of all means": undefined_table(grid),
         "Images": images_table(grid),
         "Time and memory, means over cells": costs_table(grid),
         "Weights": weights_table(grid),
@@ -102,6 +103,15 @@ def failures_table(grid: GridResults) -> Table:
     errors = [str(error).partition(": ") for error in failed["error"].astype(object).fillna("unknown")]
     rows = [(cell, error, message[:500]) for cell, (error, _, message) in zip(cells, errors, strict=True)]
     return to_table(pd.DataFrame(rows, columns=["cell", "error", "message"]), 3)
+
+
+def undefined_table(grid: GridResults) -> Table:
+    """Return the categories in which metrics are undefined, with the reason and the number of cells."""
+    counts = _measured(grid).groupby(["category", "undefined"], sort=False).size()
+    rows = [
+        (category, *reason.split(": ", 1), n) for (category, all_), n in counts.items() for reason in all_.split("; ")
+    ]
+    return to_table(pd.DataFrame(rows, columns=["category", "metrics of", "reason", "cells"]), 3)
 
 
 def trained_anew(grid: GridResults) -> list[str]:

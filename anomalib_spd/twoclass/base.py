@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import AnomalibDataset, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -85,6 +85,29 @@ class TwoClassModule(AnomalibModule):
     @abstractmethod
     def criterion(self, logits: Tensor, batch: ImageBatch) -> Tensor:
         """Return the loss of the network's logits for a batch, a scalar."""
+
+    def check_training_images(self, images: AnomalibDataset) -> None:
+        """Check that there is something to learn from.
+
+        Args:
+            images: the training images.
+
+        Raises:
+            ValueError: a class has no image.
+        """
+        labels = images.samples.label_index
+        normal, defective = int((labels == 0).sum()), int((labels == 1).sum())
+        if not normal or not defective:
+            raise ValueError(
+                f"A 2-class model learns from normal and defective images. Got {normal} normal and {defective} defective "
+                "ones: use a 2-class data module, such as anomalib_spd.twoclass.VisaTwoClass or TwoClass."
+            )
+
+    def on_fit_start(self) -> None:
+        """Check the training images (a Lightning hook)."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # set by Lightning, missing in its annotations
+        if data is not None:
+            self.check_training_images(data.train_data)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Log and return the loss, a scalar."""

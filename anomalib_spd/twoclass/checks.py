@@ -7,6 +7,7 @@ from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
 from PIL import Image
 
+from anomalib_spd.data.masks import read_mask
 from anomalib_spd.files import first_few
 
 CLASSES = {"normal": LabelName.NORMAL, "anomalous": LabelName.ABNORMAL}
@@ -60,6 +61,21 @@ def check_classes(dataset: AnomalibDataset, title: str) -> None:
                 f"the {title} has no {name} image; the 2-class protocols need normal and anomalous ones to train and to "
                 "test on. Choose another category or, where a fraction divides the images, another fraction."
             )
+
+
+def check_masks(dataset: AnomalibDataset, title: str) -> None:
+    """Check that the masks of a data set's anomalous images have a defective pixel; all of them are read.
+
+    Raises:
+        ValueError: some have none; the message names the first of them.
+    """
+    anomalous = dataset.samples[dataset.samples.label_index == LabelName.ABNORMAL]
+    blank = [path for path in anomalous.mask_path if not (isinstance(path, str) and path and read_mask(path).any())]
+    if blank:
+        raise ValueError(
+            f"the {title} has {len(blank)} masks of anomalous images without a defective pixel: {first_few(blank)}; correct "
+            "them, or leave the images out"
+        )
 
 
 def _size(path: str) -> tuple[int, int]:

@@ -113,21 +113,12 @@ class Classifier(TwoClassModule):
         return self.model.localizes
 
     def on_fit_start(self) -> None:
-        """Set the weight of defective images from the number of training images of each class.
-
-        Raises:
-            ValueError: if a class has no image.
-        """
+        """Check the training images, and weigh defective ones by the number of each class (a Lightning hook)."""
+        super().on_fit_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # set by Lightning, missing in its annotations
         labels = data.train_data.samples.label_index
-        normal, defective = int((labels == 0).sum()), int((labels == 1).sum())
-        if not normal or not defective:
-            raise ValueError(
-                f"A classifier learns from normal and defective images. Got {normal} normal and {defective} defective "
-                "ones: use a 2-class data module, such as anomalib_spd.twoclass.VisaTwoClass or TwoClass."
-            )
         if not getattr(data, "balanced", False):  # else the sampler balances the classes
-            self.defect_weight.fill_(normal / defective)
+            self.defect_weight.fill_(int((labels == 0).sum()) / int((labels == 1).sum()))
 
     def training_loss(self, batch: ImageBatch) -> Tensor:
         """Return the loss of randomly flipped images."""

@@ -4,13 +4,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import AnomalibDataset, ImageBatch, InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from kornia.augmentation import AugmentationSequential, RandomCrop, RandomHorizontalFlip
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, masks_of, plain
+from anomalib_spd.twoclass.checks import check_masks
 
 # every encoder halves its input five times, and decoders double it as often
 STRIDE = 32
@@ -138,6 +139,15 @@ class Segmenter(TwoClassModule):
         self.model = SegmenterNetwork(backbone, pretrained, architecture, architecture_args, tile)
         crop = [RandomCrop((tile, tile), pad_if_needed=True)] if tile else []
         self.augment = AugmentationSequential(RandomHorizontalFlip(p=0.5), *crop, data_keys=["input", "mask"])
+
+    def check_training_images(self, images: AnomalibDataset) -> None:
+        """Check that there is something to learn from.
+
+        Raises:
+            ValueError: a class has no image, or the mask of an anomalous image no defective pixel.
+        """
+        super().check_training_images(images)
+        check_masks(images, "training set")
 
     def training_loss(self, batch: ImageBatch) -> Tensor:
         """Return the loss of randomly flipped and, with ``tile``, cropped images."""

@@ -4,17 +4,16 @@ import csv
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.datamodules.image.visa import DOWNLOAD_INFO, VISA_CATEGORIES
 from anomalib.data.utils import LabelName, download_and_extract
 from pandas import DataFrame
-from PIL import Image
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
 from anomalib_spd.data.image_files import read_image
+from anomalib_spd.data.masks import read_mask
 from anomalib_spd.twoclass.checks import check_files
 from anomalib_spd.twoclass.data import TwoClassDataModule
 
@@ -125,15 +124,6 @@ class VisaTwoClassDataset(AnomalibDataset):
             image_path=sample.image_path,
             mask_path=sample.mask_path,
         )
-
-
-def read_mask(path: str) -> Mask:
-    """Return uint8 ``(H, W)``: 1 for pixels that are not 0 in any channel, or whose palette index is not 0; else 0."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
-        if image.getbands()[-1] == "A":
-            pixels = pixels[..., :-1]  # opacity says nothing about defects
-    return Mask(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).any(axis=-1)), dtype=torch.uint8)
 
 
 def read_split(path: Path) -> list[dict[str, str]]:

@@ -215,3 +215,29 @@ def test_stock_commands_take_them(root: Path, tmp_path: Path) -> None:
     more = ["--data", str(images), "--ckpt_path", str(checkpoint), "--default_root_dir", str(tmp_path / "predicted")]
     assert main(["predict", "--config", str(file), *more]) == 0
     assert len(list((tmp_path / "predicted").rglob("*.JPG"))) == 5
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_blank_masks_are_refused_before_the_training(
+    root: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    masks = sorted((own / "ground_truth/bad").iterdir())
+    for path in masks[:number]:
+        Image.new("L", (64, 64)).save(path)
+    stock = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(own.parents[1]), "category": "one"}}
+    data = {"datamodule": stock, "train_fraction": 0.8}
+    assert run(config(root, tmp_path / "run", data=data), tmp_path / "a.yaml") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "masks of anomalous images without a defective pixel: " in error
+    assert "ground_truth/bad/" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_segmenter_does_not_learn_from_normal_images_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = config(root, tmp_path / "run")
+    content["data"] = content["data"]["init_args"]["datamodule"]
+    assert run(content, tmp_path / "a.yaml") == 1
+    assert "Got 6 normal and 0 defective ones: use a 2-class data module" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
