@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -133,9 +134,14 @@ def digest(*parts: str | bytes | memoryview) -> str:
 
 
 def data_folder() -> Path:
-    """Return the folder of the user's own backbones: ``$ANOMALIB_SPD_HOME``, or ``anomalib_spd`` in the platform's folder for user data."""
+    """Return the folder of the user's own backbones: ``$ANOMALIB_SPD_HOME``, or ``anomalib_spd`` in the platform's folder for user data.
+
+    Raises:
+        OSError: where the user has no home, as in some containers, and no folder is named.
+    """
     home = os.environ.get(HOME_VARIABLE)
-    return Path(home).expanduser() if home else platformdirs.user_data_path("anomalib_spd", appauthor=False)
+    with _with_home():
+        return Path(home).expanduser() if home else platformdirs.user_data_path("anomalib_spd", appauthor=False)
 
 
 def cache_folder(name: str) -> Path:
@@ -143,16 +149,38 @@ def cache_folder(name: str) -> Path:
 
     Args:
         name: of the cache, such as ``"saliency"``.
+
+    Raises:
+        OSError: where the user has no home, as in some containers, and no folder is named.
     """
     if os.environ.get(HOME_VARIABLE):
         # the dot keeps the registry, which reads the same folder, from taking it for a backbone
         return data_folder() / f".{name}"
-    return platformdirs.user_cache_path("anomalib_spd", appauthor=False) / name
+    with _with_home():
+        return platformdirs.user_cache_path("anomalib_spd", appauthor=False) / name
+
+
+@contextmanager
+def _with_home() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError) as error:
+        msg = f"This user has no home folder. Set {HOME_VARIABLE} to the full path of a folder that you may write to."
+        raise FileNotFoundError(msg) from error
 
 
 def is_system_entry(name: str) -> bool:
     """Return whether a file or folder of this name is hidden or a system's own; readers of folders skip those."""
     return name.startswith(".") or name.lower() in _SYSTEM_ENTRIES
+
+
+def one_line(text: object) -> str:
+    """Return foreign text as one line without control characters, such as those that move a terminal's cursor."""
+    characters = (
+        each if each.isspace() or unicodedata.category(each)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        for each in str(text)
+    )
+    return " ".join("".join(characters).split())
 
 
 def first_few(names: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.fitting import fit
 from anomalib_spd.backbones.record import CATALOG_FOLDER
 from anomalib_spd.backbones.sources import read_source
 from anomalib_spd.files import sha256_of
@@ -34,7 +34,7 @@ def main() -> None:
         parser.error(
             f"{options.checkpoint} does not name its network: give a checkpoint of anomalib-spd pretrain, or a backbone's folder"
         )
-    model = fit(source.tensors, source.network.architecture, **source.network.arguments)
+    model, _ = fit(source.tensors, source.network.architecture, **source.network.arguments)
     folder = CATALOG_FOLDER / options.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

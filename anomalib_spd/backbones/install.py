@@ -13,12 +13,20 @@ import timm
 from safetensors import SafetensorError
 from timm.models import VisionTransformer
 
-from anomalib_spd.backbones.checkpoints import fit
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.fitting import check_output, fit
 from anomalib_spd.backbones.layers import describe_layers
-from anomalib_spd.backbones.names import NAME_PATTERN, check_free, check_name, check_routing, transformer_markers
+from anomalib_spd.backbones.names import check_free, check_name, check_routing, transformer_markers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
-from anomalib_spd.backbones.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Backbone, plain_settings
+from anomalib_spd.backbones.record import (
+    CARD_FILE,
+    CONFIG_FILE,
+    NAME_PATTERN,
+    WEIGHTS_FILE,
+    Backbone,
+    plain_settings,
+    without_folders,
+)
 from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
 from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, sha256_of
@@ -31,6 +39,8 @@ def add(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
     sha256: str | None = None,
     license_id: str | None = None,
     origin_url: str | None = None,
@@ -42,16 +52,19 @@ def add(
 ) -> Backbone:
     """Add a backbone to the user's registry, all of it or nothing, and register it with timm.
 
-    What is not given is taken from the checkpoint, where that states it.
+    What is not given is taken from the checkpoint, where that states it. Of absolute paths in texts and settings the last
+    part stays.
 
     Args:
         name: ``NAME`` or ``NAME.TAG``, what detectors will be given.
-        checkpoint: file in one of the layouts of :data:`anomalib_spd.backbones.checkpoints.LAYOUTS`, or a folder with
-            timm's ``config.json`` and ``model.safetensors``.
+        checkpoint: file with the network's tensors, whatever stands before their names, or a folder with timm's
+            ``config.json`` and ``model.safetensors``, or one of transformers with ``model.safetensors``.
         architecture: name of timm's, or of the registry. May be left out for a folder and for a Lightning checkpoint of
             this package, which name it themselves.
         mean: three means of images in ``[0, 1]`` that the weights were trained with, where they are not ImageNet's.
         std: three standard deviations, with ``mean``.
+        key: of the part of a checkpoint file that holds the network, such as ``"teacher"``; by default it is found.
+        prefix: what stands before the names of the network's tensors, such as ``"backbone."``; by default it is found.
         sha256: of the checkpoint (of a folder's ``model.safetensors``), 64 hexadecimal digits, to be compared.
         license_id: SPDX identifier of the weights' licence; ``"other"`` where the checkpoint states none.
         origin_url: where the weights were published.
@@ -66,7 +79,7 @@ def add(
 
     Raises:
         ValueError: where the name is taken or cannot be one, the architecture is unknown, the file is damaged, does not
-            fit or is not the one meant.
+            fit, gives NaN or is not the one meant.
         OSError: where the checkpoint cannot be read, or the registry not be written.
     """
     check_name(name)
@@ -75,24 +88,26 @@ def add(
     network = None if architecture is None else find_network(architecture)
     path = Path(checkpoint)
     checksum = _check_sha256(path / WEIGHTS_FILE if path.is_dir() else path, sha256)
-    source = read_source(path, network_is_given=network is not None)
+    source = read_source(path, network_is_given=network is not None, key=key)
     network = network or source.network
     if network is None:
         raise ValueError(
             f"{source.file} does not say which network it is for. Give the architecture, such as 'resnet18'."
         )
-    if (channels := network.model_args.get("in_chans", 3)) != 3:
-        raise ValueError(f"{source.file} is for images of {channels} channels. anomalib's have 3.")
+    if (channels := network.model_args.get("in_chans", 3)) not in (1, 3):
+        raise ValueError(f"{source.file} is for images of {channels} channels. anomalib's have 3, and 1 is repeated.")
+    network = network.of_three_channels()
 
-    model = fit(source.tensors, network.architecture, **network.arguments)
+    model, changes = fit(source.tensors, network.architecture, prefix=prefix, **network.arguments)
     check_routing(name, model)
     statistics = _statistics(source, network) if mean is None or std is None else (tuple(mean), tuple(std))
     known = source.provenance
-    notes = [recipe or known.recipe]
+    notes = [recipe or known.recipe, *changes]
     if statistics != (IMAGENET_MEAN, IMAGENET_STD):
         fold_input_statistics(model, *statistics)
         mean, std = map(list, statistics)
         notes.append(f"input statistics mean={mean}, std={std} folded into the first convolution")
+    check_output(model)
     describe_layers(network.architecture, network.model_args)  # fails before anything is written
 
     with _new_entry(name) as folder:
@@ -103,17 +118,17 @@ def add(
             network.architecture,
             replace(
                 known,
-                settings=known.settings if settings is None else plain_settings(settings),
-                data=data or known.data,
-                recipe="; ".join(filter(None, notes)),
-                command=command or known.command,
+                settings=plain_settings(known.settings if settings is None else settings),
+                data=without_folders(data or known.data),
+                recipe=without_folders("; ".join(filter(None, notes))),
+                command=without_folders(command or known.command),
                 checkpoint=known.checkpoint or source.file.name,
                 checkpoint_sha256=known.checkpoint_sha256 or checksum,
             ),
             model_args=network.model_args,
             license_id=license_id or source.license_id or "other",
             origin_url=origin_url or source.origin_url,
-            description=description,
+            description=without_folders(description),
         )
     register()
     return find(name)
@@ -242,6 +257,8 @@ def _check_sha256(file: Path, expected: str | None) -> str:
         found = sha256_of(file)
     except OSError as error:
         msg = f"Cannot read {file}: {error.strerror or error}. Give a checkpoint file or an exported folder."
+        if (other := file.with_name("pytorch_model.bin")).is_file():
+            msg = f"There is no {file.name} in {file.parent}. Give its file {other.name} instead of the folder."
         raise type(error)(msg) from error
     if expected is not None and expected.lower() != found:
         msg = f"{file} has sha256 {found}, expected {expected}: it is damaged or another file. Get it again."

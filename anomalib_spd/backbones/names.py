@@ -1,15 +1,12 @@
 """The names that a backbone may have."""
 
 import os
-import re
 
 from timm.models import VisionTransformer
 from torch import nn
 
-from anomalib_spd.backbones.record import CATALOG_FOLDER
+from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN
 from anomalib_spd.backbones.registry import is_stock, registry_folder
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
 
 # in a name, these make a detector of anomalib treat the backbone as a transformer (TimmFeatureExtractor, PatchFlow)
 TRANSFORMER_MARKERS = ("vit", "dinov2")

@@ -6,20 +6,30 @@ in ``weights/`` ship in the wheel; to add a backbone to the catalogue, add its f
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from timm.models import PretrainedCfg
 
-from anomalib_spd.files import sha256_of
+from anomalib_spd.files import one_line, sha256_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 CATALOG_FOLDER = Path(__file__).parent / "weights"
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
+
+# bytes; one with the names of ImageNet-21k's classes has two million
+_LARGEST_CONFIG = 2**24
+# the folders of an absolute path, or of one from home, in a command line, a recipe or a setting
+_FOLDERS = re.compile(
+    r"""(?<![^\s'"=:,(\[])(?:(?:file://)?/(?=[^\s/])|~[^\s/]*/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'",:)\]/\\]*[\\/])*"""
+)
 
 
 @dataclass(frozen=True)
@@ -52,13 +62,13 @@ class Provenance:
 
     def has_settings(self, settings: Mapping[str, Any]) -> bool:
         """Return whether the weights were trained with these settings, compared as JSON: a tuple equals a list."""
-        return bool(self.settings == plain_settings(settings))
+        return plain_settings(self.settings) == plain_settings(settings)
 
     def summary(self) -> str:
         """Return method, settings and recipe in one line; empty where none is known."""
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         trained = ": ".join(filter(None, [self.method, settings]))
-        return "; ".join(filter(None, [trained, self.recipe]))
+        return one_line("; ".join(filter(None, [trained, self.recipe])))
 
     def made_from(self) -> str:
         """Return name and SHA-256 of the file that the weights were read from; empty where it is not known."""
@@ -70,9 +80,100 @@ class Provenance:
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON holds them; what JSON cannot hold becomes its text."""
+    """Return settings as JSON holds them; what JSON cannot hold becomes its text. Of absolute paths the last part stays."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
-    return plain
+    return {key: _without_folders(value) for key, value in plain.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    return without_folders(value) if isinstance(value, str) else value
+
+
+def without_folders(text: str) -> str:
+    """Return text with the last parts alone of the absolute paths in it: a machine's folders do not belong into a record."""
+    return _FOLDERS.sub("", text)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``, whatever is there.
+
+    Raises:
+        ValueError: where it is missing, no file, too large, or not a mapping in JSON; the message is one line.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is no file")
+        if file.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {_LARGEST_CONFIG} bytes")
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("it is no mapping")
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(one_line(f"{CONFIG_FILE}: {type(error).__name__}: {error}")) from error
+    return config
+
+
+def check_types(fields: Mapping[str, Any]) -> None:
+    """Check the types of a record's fields, which timm and detectors take as they are.
+
+    Args:
+        fields: by their names; unknown ones are left alone.
+
+    Raises:
+        ValueError: where one has another type; the message names it.
+    """
+    for name, value in fields.items():
+        expected, is_right = _TYPES.get(name, ("", None))
+        if is_right is not None and not is_right(value):
+            raise ValueError(f"{name} is {str(value)[:100]!r}, expected {expected}")
+
+
+def _is_integer(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are(is_right: Callable[[Any], bool], value: Any, number: int | None = None) -> bool:
+    return isinstance(value, list | tuple) and len(value) == (number or len(value)) and all(map(is_right, value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w.]+", value))
+
+
+_TEXT = ("text", lambda value: isinstance(value, str))
+_TEXT_OR_NONE = ("text", lambda value: value is None or isinstance(value, str))
+_NUMBERS = ("one number per channel", lambda value: _are(_is_number, value, 3) or _are(_is_number, value, 1))
+_SIZE = ("three positive whole numbers", lambda value: _are(_is_integer, value, 3))
+_SIZE_OR_NONE = (_SIZE[0], lambda value: value is None or _are(_is_integer, value, 3))
+_MODULES = ("names of modules", lambda value: value is None or _is_name(value) or _are(_is_name, value))
+#: field of a record -> what it has to be, in words, and the test
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("method", "data", "recipe", "command", "checkpoint", "checkpoint_sha256", "sha256"), _TEXT),
+    **dict.fromkeys(("license", "origin_url", "interpolation", "crop_mode", "description"), _TEXT_OR_NONE),
+    **dict.fromkeys(("mean", "std"), _NUMBERS),
+    **dict.fromkeys(("test_input_size", "min_input_size"), _SIZE_OR_NONE),
+    "input_size": _SIZE,
+    **dict.fromkeys(("first_conv", "classifier"), _MODULES),
+    "architecture": ("a name of timm's", lambda value: _is_name(value) and "." not in value),
+    "layers": ("names of modules", lambda value: bool(value) and _are(_is_name, value)),
+    "n_features": ("a positive whole number", _is_integer),
+    "num_classes": ("a whole number", lambda value: _is_integer(value, 0)),
+    "settings": ("a mapping", lambda value: isinstance(value, dict)),
+    "crop_pct": ("a number", lambda value: value is None or _is_number(value)),
+}
+
+
+def _plain_text(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: one_line(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -111,34 +212,40 @@ class Backbone:
 
     @classmethod
     def read(cls, folder: Path) -> "Backbone":
-        """Read a folder's record; the weights themselves are not opened.
+        """Read a folder's record; the weights themselves are not opened. Text in it becomes lines without control characters.
 
         Raises:
             ValueError: where ``config.json`` is missing or not such a record.
         """
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            ours = config["anomalib_spd"]
+            config = read_config(folder)
+            ours, pretrained_cfg = config["anomalib_spd"], config["pretrained_cfg"]
             backbone = cls(
                 name=folder.name,
                 folder=folder,
                 architecture=config["architecture"],
-                pretrained_cfg=config["pretrained_cfg"] | {"num_classes": config["num_classes"]},
+                pretrained_cfg=_plain_text(pretrained_cfg | {"num_classes": config["num_classes"]}),
                 model_args=dict(config.get("model_args", {})),
                 layers=tuple(ours["layers"]),
                 n_features=ours["n_features"],
-                provenance=Provenance(**ours["provenance"]),
+                provenance=Provenance(**_plain_text(ours["provenance"])),
+            )
+            check_types(
+                {**backbone.provenance.to_json(), **backbone.pretrained_cfg}
+                | {"architecture": backbone.architecture, "layers": backbone.layers, "n_features": backbone.n_features}
             )
             backbone.timm_cfg()  # a field that timm does not know fails here, not while names are registered
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder} is not a backbone's folder: {type(error).__name__}: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = one_line(f"{folder} is not a backbone's folder: {type(error).__name__}: {error}")
+            raise ValueError(text) from error
         return backbone
 
     def timm_cfg(self, tag: str | None = None) -> PretrainedCfg:
         """Return timm's record, with the weights of this folder and the stock architecture."""
-        return PretrainedCfg(
-            **self.pretrained_cfg | {"file": str(self.weights), "architecture": self.architecture, "tag": tag}
-        )
+        # what else timm would load before the file of this folder
+        other_weights = dict.fromkeys(("url", "source", "state_dict", "hf_hub_id", "hf_hub_filename"))
+        own = {"file": str(self.weights), "architecture": self.architecture, "tag": tag, "custom_load": False}
+        return PretrainedCfg(**self.pretrained_cfg | other_weights | own)
 
     def verify(self) -> None:
         """Compare the weights with the checksum that was stored beside them.

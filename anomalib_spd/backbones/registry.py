@@ -12,10 +12,10 @@ from typing import Any
 from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entrypoint, register_model
 from torch import nn
 
-from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
-from anomalib_spd.files import data_folder, is_system_entry
+from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN, Backbone
+from anomalib_spd.files import HOME_VARIABLE, data_folder, is_system_entry, one_line
 
-__all__ = ["available", "find", "is_stock", "register", "registry_folder"]
+__all__ = ["available", "find", "is_stock", "register", "registry_folder", "registry_name"]
 
 
 # timm's register_model looks here, in the module of the entry points, for their weights
@@ -27,26 +27,22 @@ def registry_folder() -> Path:
     return data_folder()
 
 
+def registry_name() -> str:
+    """Return the path of the registry for messages, also where there is none."""
+    try:
+        return str(registry_folder())
+    except OSError:
+        return f"${HOME_VARIABLE}"
+
+
 def available() -> dict[str, Backbone]:
     """Return every backbone by name: the catalogue's, then the user's own.
 
     A folder that is not a backbone's, or cannot be read, is skipped with a warning: one bad folder must not keep the
     package from being imported.
     """
-    found = {folder.name: Backbone.read(folder) for folder in _folders(CATALOG_FOLDER)}
-    try:
-        own = _folders(registry_folder())
-    except OSError as error:
-        warnings.warn(f"The registry {registry_folder()} cannot be read: {error}", stacklevel=2)
-        own = []
-    for folder in own:
-        if folder.name in found:
-            warnings.warn(f"{folder} is skipped: the catalogue has a backbone of that name.", stacklevel=2)
-            continue
-        try:
-            found[folder.name] = Backbone.read(folder)
-        except ValueError as error:
-            warnings.warn(f"Skipped: {error}", stacklevel=2)
+    found, unusable = _read_all()
+    _warn(unusable)
     return found
 
 
@@ -54,12 +50,49 @@ def find(name: str) -> Backbone:
     """Return the backbone of a name.
 
     Raises:
-        ValueError: where there is none, with the names there are.
+        ValueError: where there is none, with the names there are, or it cannot be used, with the reason.
     """
-    backbones = available()
-    if name not in backbones:
-        raise ValueError(f"There is no backbone {name!r} in the registry. There are: {', '.join(backbones)}.")
-    return backbones[name]
+    found, unusable = _read_all()
+    if name in found:
+        return found[name]
+    if name in unusable:
+        raise ValueError(f"Backbone {name!r} cannot be used: {unusable[name]}")
+    raise ValueError(
+        f"There is no backbone {name!r} in the registry {registry_name()}: it was removed, or never added. There are: "
+        f"{', '.join(found)}."
+    )
+
+
+def _warn(unusable: dict[str, str]) -> None:
+    for reason in unusable.values():
+        warnings.warn(f"Skipped: {reason}", stacklevel=3)
+
+
+def _read_all() -> tuple[dict[str, Backbone], dict[str, str]]:
+    """Return the backbones by name, and by name the reason why others cannot be used; "" is the whole registry's."""
+    found = {folder.name: Backbone.read(folder) for folder in _folders(CATALOG_FOLDER)}
+    unusable: dict[str, str] = {}
+    try:
+        own = _folders(registry_folder())
+    except OSError as error:
+        return found, {"": f"The registry {registry_name()} cannot be read: {error}"}
+    for folder in own:
+        name = one_line(folder.name)
+        if name in found:
+            unusable[str(folder)] = f"{folder}: the catalogue has a backbone of that name."
+        elif not NAME_PATTERN.fullmatch(folder.name):
+            unusable[name] = one_line(f"{folder} has no name of a backbone, NAME or NAME.TAG. Rename it.")
+        else:
+            try:
+                backbone = Backbone.read(folder)
+            except ValueError as error:
+                unusable[name] = str(error)
+                continue
+            if is_stock(backbone.architecture):
+                found[name] = backbone
+            else:
+                unusable[name] = f"{folder} is of the architecture {backbone.architecture!r}, which timm does not have."
+    return found, unusable
 
 
 def is_stock(name: str) -> bool:
@@ -75,7 +108,13 @@ def register() -> None:
     was removed stays listed without weights, and creating it raises an error that says so.
     """
     by_model: dict[str, dict[str, Backbone]] = {model_name: {} for model_name in default_cfgs}
-    for name, backbone in available().items():
+    found, unusable = _read_all()
+    _warn(unusable)
+    for name in unusable:
+        # the name of one that cannot be used says so; timm itself would say that it is unknown
+        if NAME_PATTERN.fullmatch(name) and not is_stock(name):
+            by_model.setdefault(name.partition(".")[0], {})
+    for name, backbone in found.items():
         model_name, _, tag = name.partition(".")
         if is_stock(model_name):
             warnings.warn(f"Backbone {name!r} is skipped: timm has a model {model_name!r}.", stacklevel=2)
@@ -102,13 +141,8 @@ def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[...
     def entrypoint(pretrained: bool = False, pretrained_cfg: Any = None, **kwargs: Any) -> nn.Module:
         # a whole record from the caller names its own weights, and takes the architecture alone from here
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
-        if tag not in backbones or not backbones[tag].folder.is_dir():
-            raise ValueError(
-                f"There is no backbone '{model_name}{tag and '.'}{tag}' in the registry {registry_folder()}: it was "
-                f"removed, or never added. There are: {', '.join(available())}."
-            )
         # read again: another process may have removed the backbone and added another under its name
-        backbone = Backbone.read(backbones[tag].folder)
+        backbone = find(f"{model_name}{tag and '.'}{tag}")
         if pretrained_cfg is None or isinstance(pretrained_cfg, str):
             pretrained_cfg = backbone.timm_cfg(tag or None).to_dict()
             if pretrained:

@@ -1,7 +1,6 @@
 """Sources of a backbone: a checkpoint or an exported folder, the network it is for, and what it states of itself."""
 
 import difflib
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,17 @@ from torch import Tensor
 
 from anomalib_spd.backbones.checkpoints import read_checkpoint
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
-from anomalib_spd.backbones.record import CONFIG_FILE, WEIGHTS_FILE, Backbone, Provenance, plain_settings
+from anomalib_spd.backbones.record import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Backbone,
+    Provenance,
+    check_types,
+    plain_settings,
+    read_config,
+)
 from anomalib_spd.backbones.registry import available, is_stock
+from anomalib_spd.files import one_line
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -44,6 +52,15 @@ class Network:
     def statistics(self) -> Statistics:
         """Mean and standard deviation in the record."""
         return tuple(self.record["mean"]), tuple(self.record["std"])
+
+    def of_three_channels(self) -> "Network":
+        """Return the network for images of three channels, where it is for one."""
+        args = {key: value for key, value in self.model_args.items() if key != "in_chans"}
+        record = dict(self.record)
+        for key in ("mean", "std"):
+            record[key] = tuple(record[key]) * 3 if len(record[key]) == 1 else record[key]
+        record["input_size"] = (3, *record["input_size"][1:])
+        return Network(self.architecture, args, record)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -98,20 +115,21 @@ def find_network(name: str) -> Network:
     return Network(name.partition(".")[0], {}, record.to_dict())
 
 
-def read_source(path: Path, *, network_is_given: bool = False) -> Source:
+def read_source(path: Path, *, network_is_given: bool = False, key: str | None = None) -> Source:
     """Read a checkpoint file, or a folder with ``config.json`` and ``model.safetensors``.
 
     Args:
         path: file or folder.
         network_is_given: do not look up the network that a checkpoint names.
+        key: of the part of a checkpoint file to read; see :func:`~anomalib_spd.backbones.checkpoints.read_checkpoint`.
 
     Raises:
         ValueError: where it is damaged, or names a network that is unknown here.
         OSError: where it cannot be read.
     """
     if path.is_dir():
-        return _read_folder(path)
-    tensors, settings = read_checkpoint(path)
+        return _read_folder(path, network_is_given)
+    tensors, settings = read_checkpoint(path, key)
     backbone = settings.get("backbone")
     if not isinstance(backbone, str):
         return Source(path, tensors)
@@ -133,26 +151,32 @@ def read_source(path: Path, *, network_is_given: bool = False) -> Source:
     )
 
 
-def _read_folder(folder: Path) -> Source:
-    """Read a folder of ours or of timm's ``save_for_hf``."""
+def _read_folder(folder: Path, network_is_given: bool) -> Source:
+    """Read a folder of ours or of timm's ``save_for_hf``; of transformers, the weights alone."""
+    file = folder / WEIGHTS_FILE
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_config(folder)
+        if network_is_given and "architecture" not in config:  # such as transformers'
+            return Source(file, read_checkpoint(file)[0])
         # timm's older folders have the record at the top
         record = dict(config.get("pretrained_cfg", config))
         known = {each.name for each in fields(PretrainedCfg)}
         cfg = PretrainedCfg(**{key: record[key] for key in known & record.keys()}).to_dict()
+        check_types(cfg | {"architecture": config["architecture"]})
         stated = find_network(config["architecture"])
         network = Network(stated.architecture, stated.model_args | config.get("model_args", {}), cfg)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{folder} is not an exported backbone ({type(error).__name__}: {error}). Expected a folder with timm's "
-            f"{CONFIG_FILE} and {WEIGHTS_FILE}."
+            one_line(
+                f"{folder} is not an exported backbone ({type(error).__name__}: {error}). Expected a folder with timm's "
+                f"{CONFIG_FILE} and {WEIGHTS_FILE}, or give the architecture for one of transformers."
+            )
         ) from error
     provenance = Provenance()
     if "anomalib_spd" in config:
         backbone = Backbone.read(folder)
         backbone.verify()
         provenance = backbone.provenance
-    file = folder / WEIGHTS_FILE
     tensors, _ = read_checkpoint(file)
-    return Source(file, tensors, network, network.statistics, provenance, cfg.get("license"), cfg.get("origin_url"))
+    texts = (one_line(cfg.get(field) or "") or None for field in ("license", "origin_url"))
+    return Source(file, tensors, network, network.of_three_channels().statistics, provenance, *texts)

@@ -11,8 +11,8 @@ from pathlib import Path
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.layers import layers_at
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
-from anomalib_spd.backbones.registry import available, find, registry_folder
-from anomalib_spd.files import HOME_VARIABLE
+from anomalib_spd.backbones.registry import available, find, registry_name
+from anomalib_spd.files import HOME_VARIABLE, one_line
 
 PROGRAM = "anomalib-spd backbones"
 
@@ -26,8 +26,9 @@ ADD_DESCRIPTION = """\
 Add a backbone to your registry.
 
 CHECKPOINT is a file (.safetensors, or a PyTorch checkpoint of tensors only) or a folder with timm's config.json and
-model.safetensors. Known are: Lightning checkpoints of this package, plain state dicts, checkpoints of timm's training
-script, torchvision's ResNets, MoCo v1 to v3, SimSiam; each also from DistributedDataParallel and torch.compile.
+model.safetensors, or one of transformers. The network's tensors are found by their names, whatever stands before these:
+checkpoints of this package, of timm, torchvision, MoCo, SimSiam, DINO, DINOv2, VISSL, lightly and others; each also from
+DistributedDataParallel and torch.compile. Where a file holds several networks that fit, say which, by --key or --prefix.
 
 anomalib feeds every backbone images of ImageNet mean and std. For weights trained with others, give these as --mean and
 --std: they are folded into the first convolution, once."""
@@ -59,7 +60,7 @@ def run(args: list[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
             for warning in caught:
-                print("warning:", " ".join(str(warning.message).split()), file=sys.stderr)
+                print("warning:", one_line(warning.message), file=sys.stderr)
     return 0
 
 
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         PROGRAM,
-        description=DESCRIPTION.format(registry=registry_folder()),
+        description=DESCRIPTION.format(registry=registry_name()),
         epilog=f"example: {PROGRAM} list",
         formatter_class=raw,
     )
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     adding.add_argument("--mean", nargs=3, type=float, metavar="M", help="of images in [0, 1], where not ImageNet's")
     adding.add_argument("--std", nargs=3, type=float, metavar="S", help="goes with --mean")
+    adding.add_argument("--key", help="of the part of the file that holds the network, such as teacher")
+    adding.add_argument("--prefix", help="what stands before the names of its tensors, such as backbone.")
     adding.add_argument("--sha256", metavar="HEX", help="refuse a checkpoint that has another")
     adding.add_argument("--license", metavar="ID", help="SPDX identifier of the weights' licence, such as apache-2.0")
     adding.add_argument("--origin", metavar="URL", help="where the weights were published")
@@ -172,6 +175,8 @@ def _add(options: argparse.Namespace) -> None:
         options.architecture,
         mean=options.mean,
         std=options.std,
+        key=options.key,
+        prefix=options.prefix,
         sha256=options.sha256,
         license_id=options.license,
         origin_url=options.origin,

@@ -1,5 +1,6 @@
 """Pre-processing for stock anomalib detectors, configured by plain numbers, with a check of the layers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from anomalib.pre_processing import PreProcessor
@@ -19,24 +20,25 @@ class BackbonePreProcessor(PreProcessor):
     backbones.
 
     Args:
-        image_size: height and width that images are resized to, pixels.
+        image_size: height and width that images are resized to, pixels; one number stands for both.
         center_crop_size: height and width of the crop, pixels; by default images are not cropped.
 
     Raises:
-        ValueError: where the crop is larger than the image.
+        ValueError: where a size is no positive number, or two, or the crop is larger than the image.
     """
 
     def __init__(
-        self, image_size: tuple[int, int] = (256, 256), center_crop_size: tuple[int, int] | None = None
+        self, image_size: int | tuple[int, int] = (256, 256), center_crop_size: int | tuple[int, int] | None = None
     ) -> None:
-        if center_crop_size is not None and (
-            center_crop_size[0] > image_size[0] or center_crop_size[1] > image_size[1]
-        ):
-            msg = f"A center crop of {tuple(center_crop_size)} does not fit into an image of {tuple(image_size)}."
-            raise ValueError(msg)
-        crop: list[Transform] = [CenterCrop(center_crop_size)] if center_crop_size else []
+        size = _height_and_width("image_size", image_size)
+        crop: list[Transform] = []
+        if center_crop_size is not None:
+            cropped = _height_and_width("center_crop_size", center_crop_size)
+            if cropped[0] > size[0] or cropped[1] > size[1]:
+                raise ValueError(f"A center crop of {cropped} does not fit into an image of {size}.")
+            crop = [CenterCrop(cropped)]
         super().__init__(
-            Compose([Resize(image_size, antialias=True), *crop, Normalize(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD])])
+            Compose([Resize(size, antialias=True), *crop, Normalize(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD])])
         )
 
     def __reduce__(self) -> tuple[type[PreProcessor], tuple[Transform | None]]:
@@ -54,3 +56,11 @@ class BackbonePreProcessor(PreProcessor):
         backbone, layers = hparams.get("backbone"), hparams.get("layers") or hparams.get("layer")
         if isinstance(backbone, str) and layers:
             check_layers(backbone, [layers] if isinstance(layers, str) else list(layers))
+
+
+def _height_and_width(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Return both, where one number stands for both: torchvision would take it for the short side alone."""
+    both = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(both) != 2 or not all(isinstance(each, int) and each > 0 for each in both):
+        raise ValueError(f"{name} is {size}, expected height and width, or one number for both, in pixels above 0")
+    return both

@@ -1,6 +1,7 @@
 """What timm, and so anomalib, sees of the registry."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def test_names_of_the_modules_own_functions(save: Any) -> None:
         timm.create_model(name, pretrained=True)
     assert registry_module.find is find
     assert registry_module.register is register
-    assert sorted(registry_module.__all__) == ["available", "find", "is_stock", "register", "registry_folder"]
+    assert sorted(registry_module.__all__) == [
+        *("available", "find", "is_stock", "register", "registry_folder", "registry_name")
+    ]
 
 
 def test_damaged_weights_are_not_loaded(save: Any) -> None:
@@ -185,7 +188,7 @@ print(len(timm.create_model("resnet18", num_classes=3).fc.weight))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "3\n"
     assert "broken_spd is not a backbone's folder" in run.stderr
-    assert f"{NAME} is skipped: the catalogue has a backbone of that name" in run.stderr
+    assert f"{NAME}: the catalogue has a backbone of that name" in run.stderr
     assert "'resnet18' is skipped: timm has a model 'resnet18'" in run.stderr
     assert ".1234" not in run.stderr
 
@@ -216,7 +219,7 @@ def test_where_the_registry_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_find() -> None:
     assert isinstance(find(NAME), Backbone)
-    with pytest.raises(ValueError, match=f"no backbone 'none_spd' in the registry. There are: .*{NAME}"):
+    with pytest.raises(ValueError, match=f"no backbone 'none_spd' in the registry .*There are: .*{NAME}"):
         find("none_spd")
 
 
@@ -227,3 +230,128 @@ def test_registering_again_is_silent(save: Any) -> None:
         register()
         register()
     assert isinstance(timm.create_model("mine_spd"), nn.Module)
+
+
+WRONG_TYPES: dict[str, tuple[dict[str, Any], str]] = {
+    "architecture": ({"architecture": ["resnet18"]}, "architecture is"),
+    "unknown architecture": ({"architecture": "resnet19x"}, "'resnet19x', which timm does not have"),
+    "own architecture": ({"architecture": "broken_spd"}, "'broken_spd', which timm does not have"),
+    "num_classes": ({"num_classes": "many"}, "num_classes is 'many', expected a whole number"),
+    "negative classes": ({"num_classes": -1}, "num_classes is '-1'"),
+    "model_args": ({"model_args": "wide"}, "ValueError"),
+    "mean": ({"pretrained_cfg": {"mean": "0.5"}}, "mean is '0.5', expected one number per channel"),
+    "std": ({"pretrained_cfg": {"std": [1, 2]}}, "std is"),
+    "input_size": ({"pretrained_cfg": {"input_size": [3, "224", 224]}}, "input_size is"),
+    "license": ({"pretrained_cfg": {"license": 5}}, "license is '5', expected text"),
+    "origin": ({"pretrained_cfg": {"origin_url": {}}}, "origin_url is"),
+    "classifier": ({"pretrained_cfg": {"classifier": 7}}, "classifier is"),
+    "layers": ({"anomalib_spd": {"layers": [1, 2]}}, "layers is"),
+    "no layers": ({"anomalib_spd": {"layers": []}}, "layers is"),
+    "layers of text": ({"anomalib_spd": {"layers": ["a b\x1b[31m"]}}, "layers is"),
+    "n_features": ({"anomalib_spd": {"n_features": "100"}}, "n_features is '100', expected a positive whole number"),
+    "provenance": ({"anomalib_spd": {"provenance": []}}, "AttributeError"),
+    "sha256": ({"anomalib_spd": {"provenance": {"sha256": 1}}}, "sha256 is '1', expected text"),
+    "settings": ({"anomalib_spd": {"provenance": {"settings": "eta"}}}, "settings is 'eta', expected a mapping"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TYPES)
+def test_the_name_of_a_backbone_with_wrong_types_says_so(case: str, save: Any) -> None:
+    folder = add("broken_spd", save(), "test_efficientnet").folder
+    change, message = WRONG_TYPES[case]
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in change.items():
+        merged = isinstance(value, dict) and isinstance(config.get(key), dict)
+        config[key] = config[key] | value if merged else value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match=message):
+        register()
+    for ask in (find, timm.create_model):
+        with pytest.raises(ValueError, match=f"'broken_spd' cannot be used: .*{message}") as raised:
+            ask("broken_spd")
+        assert "\n" not in str(raised.value)
+
+
+def test_whatever_is_in_a_folder_the_import_survives(save: Any, registry: Path) -> None:
+    good = add("good_spd", save(), "test_efficientnet").folder
+    text = (good / "config.json").read_text()
+    files: dict[str, bytes] = {
+        "deep_spd": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "bytes_spd": b"\xff\xfe\x00",
+        "number_spd": b"9" * 10_000,
+        "huge_spd": b" " * (2**24 + 1),
+        "a.b.c": text.encode(),
+        "odd\nname\x1b[31m": text.encode(),
+        "tagged_spd.b": b"{",
+        "__MACOSX": b"{",
+        "@eaDir": b"{",
+    }
+    for name, content in files.items():
+        (registry / name).mkdir()
+        (registry / name / "config.json").write_bytes(content)
+    (registry / "folder_spd" / "config.json").mkdir(parents=True)
+    (registry / "pipe_spd").mkdir()
+    os.mkfifo(registry / "pipe_spd" / "config.json")
+    (registry / "loop_spd").symlink_to(registry / "loop_spd")
+    names = [name for name in (*files, "folder_spd", "pipe_spd") if name.endswith(("_spd", ".b"))]
+    code = f"""
+import timm, anomalib_spd
+timm.create_model("good_spd", pretrained=True)
+for name in {names}:
+    try:
+        timm.create_model(name)
+    except ValueError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(names)
+    for name, line in zip(names, lines, strict=True):
+        assert line.startswith(f"Backbone '{name}' cannot be used: ")
+    for reason in ("RecursionError", "it is no file", "larger than", "JSONDecodeError", "UnicodeDecodeError"):
+        assert reason in run.stdout
+    assert "\x1b" not in run.stdout + run.stderr
+    assert "eaDir" not in run.stderr
+    assert "MACOSX" not in run.stderr
+
+
+def test_weights_are_never_those_of_elsewhere(save: Any) -> None:
+    """A record may say where timm would download others."""
+    folder = add("mine_spd", save(), "test_efficientnet").folder
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= {"source": "hf-hub", "hf_hub_id": "nobody/nothing", "url": "https://nowhere.invalid/w"}
+    config["pretrained_cfg"] |= {"custom_load": True, "state_dict": {"a": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    register()
+    timm.create_model("mine_spd", pretrained=True)
+
+
+@pytest.mark.parametrize("home", [None, "~/registry", "/proc/registry", "/dev/null"])
+def test_import_without_a_home(home: str | None, tmp_path: Path) -> None:
+    """As in a container that runs as a user whom nobody knows, or whose home is read-only."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HOME", "XDG", "ANOMALIB"))}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])} | (
+        {} if home is None else {"ANOMALIB_SPD_HOME": home}
+    )
+    code = f"""
+import pwd
+def nobody(*_args):
+    raise KeyError("uid not found")
+pwd.getpwuid = pwd.getpwnam = nobody
+import timm, anomalib_spd
+timm.create_model("{NAME}", pretrained=True)
+from anomalib_spd.cli.main import main
+assert main(["backbones", "list"]) == 0
+assert main(["backbones", "show", "none_spd"]) == 1
+assert main(["backbones", "add", "mine_spd", "{tmp_path / "w.pth"}", "--architecture", "test_efficientnet"]) == 1
+"""
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert "There is no backbone 'none_spd'" in errors[0]
+    assert "Set ANOMALIB_SPD_HOME to " in errors[1]
+    assert NAME in run.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]

@@ -145,7 +145,7 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no architecture": (lambda folder: (folder / "config.json").write_text("{}"), "KeyError: 'architecture'"),
     "unknown architecture": (_break_config(architecture="resnet19x"), "Unknown architecture 'resnet19x'"),
     "arguments": (_break_config(model_args={"no_such": 1}), "timm cannot build test_efficientnet"),
-    "channels": (_break_config(model_args={"in_chans": 1}), "for images of 1 channels"),
+    "channels": (_break_config(model_args={"in_chans": 4}), "for images of 4 channels"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "Cannot read .*model.safetensors"),
     "weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "not a complete safetensors file"),
 }

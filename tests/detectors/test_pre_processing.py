@@ -1,6 +1,7 @@
 """The pre-processor is stock's transform, and a guard."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,3 +59,20 @@ def test_is_restored_from_a_checkpoint(sample: Visa, tmp_path: Path) -> None:
     image = torch.rand(1, 3, 100, 100)
     assert again.pre_processor(image).shape == (1, 3, 64, 64)
     torch.testing.assert_close(again.eval()(image).anomaly_map, model.eval()(image).anomaly_map)
+
+
+@pytest.mark.parametrize("crop", [None, 64])
+def test_a_plain_number_stands_for_both_sides(crop: int | None) -> None:
+    images = torch.rand(2, 3, 80, 160)
+    both = BackbonePreProcessor((72, 72), crop and (crop, crop))
+    assert torch.equal(BackbonePreProcessor(72, crop)(images), both(images))
+    assert both(images).shape == (2, 3, crop or 72, crop or 72)
+
+
+@pytest.mark.parametrize("size", [0, -1, (64,), (64, 64, 64), (64, 0), (64.0, 64.0), 64.0, "64"])
+def test_sizes_that_are_none(size: Any) -> None:
+    for arguments in ({"image_size": size}, {"center_crop_size": size}):
+        with pytest.raises(
+            ValueError, match=r"(image|center_crop)_size is .*, expected height and width, or one number"
+        ):
+            BackbonePreProcessor(**arguments)
