@@ -108,7 +108,6 @@ def test_arguments_of_the_architecture(folder: Path) -> None:
     ("architecture", "layers", "n_features"),
     [
         ("resnet18", ("layer2", "layer3"), 100),
-        ("test_mambaout", ("stages.1", "stages.2"), 96),
         ("test_vit", ("blocks.5",), 64),
         ("mixer_s32_224", ("blocks.7",), 100),  # neither stride 8 nor 16
     ],
