@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from anomalib_spd.files import first_few
 
-# in a prefix: the slow copy of a network that is trained beside it
+# of two networks that fit, the one that is meant: what MoCo, SimSiam and this package train, beside keys and teachers
+TRAINED = re.compile(r"(^|\.)((base_)?encoder|encoder_q)\.$")
+# the slow copy of a network that is trained beside it
 MOMENTUM = re.compile("encoder_k|momentum")
 
 # timm's names -> those of transformers; layers are counted from 0 there
@@ -66,8 +68,8 @@ def rename(tensors: Mapping[str, Tensor], model: nn.Module, prefix: str | None =
     Args:
         tensors: by the checkpoint's own names.
         model: the architecture without a classifier; it may be on the meta device.
-        prefix: what stands before the names; by default that with the most of the architecture's tensors. A network's slow copy
-            (MoCo's key encoder) gives way to the network itself.
+        prefix: what stands before the names; by default that with the most of the architecture's tensors. Of several, the
+            trained encoder is taken, not its slow copy (MoCo's key encoder) nor its teacher.
 
     Raises:
         ValueError: where two networks fit equally well, or nothing has the prefix.
@@ -86,7 +88,8 @@ def rename(tensors: Mapping[str, Tensor], model: nn.Module, prefix: str | None =
             continue
         found = [each for each, count in counts.items() if count == most] or [""]
         if len(found) > 1 and 2 * most >= len(expected):
-            found = [each for each in found if not MOMENTUM.search(each)] or found
+            trained = [each for each in found if TRAINED.search(each)]
+            found = trained or [each for each in found if not MOMENTUM.search(each)] or found
             if len(found) > 1:
                 raise ValueError(
                     f"The checkpoint holds {len(found)} networks that fit: their names begin with "

@@ -65,6 +65,9 @@ NESTED: dict[str, Callable[[Tensors], Any]] = {
     # lightly puts the children into an nn.Sequential, and has a slow copy of it
     "lightly": lambda t: {"state_dict": lightly(t) | prefixed("backbone_momentum.", sequential(other(t)))},
     "moco_v2": lambda t: {"state_dict": prefixed("m.encoder_q.", t) | prefixed("m.encoder_k.", other(t))},
+    # this package's own
+    "moco_of_ours": lambda t: {"state_dict": prefixed("key_encoder.", other(t)) | prefixed("encoder.", t)},
+    "local_of_ours": lambda t: {"state_dict": prefixed("teacher.", other(t)) | prefixed("encoder.", t)},
     "lightning_in_a_part": lambda t: {"state_dict": {"deep": {"er": t}}},
 }
 
