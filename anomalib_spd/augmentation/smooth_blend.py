@@ -33,7 +33,7 @@ class RandomSmoothBlend(PatchAugmentation):
     Args:
         scale: range of the patch's area as a share of the image's.
         ratio: range of the patch's width over its height.
-        sigma: standard deviation of the blur, in pixels.
+        sigma: standard deviation of the blur, in pixels of an image of ``sigma_size``.
         jitter: largest change of brightness, contrast, saturation (factors) and hue (turns), see
             :func:`jitter_colors`. Images of one channel use the first two only.
         halo: foreground around the patch, where the blurred outline exceeds the patch. ``"replicate"``: the patch's edge
@@ -41,6 +41,8 @@ class RandomSmoothBlend(PatchAugmentation):
             formula as it stands, which darkens a ring around the patch.
         truncate: radius of the blur in standard deviations. Beyond three, :math:`\alpha` is below 0.0014: no change of
             8-bit color.
+        sigma_size: shorter side of the images that ``sigma`` is given for, pixels: the blur grows with the image, as the patch does
+            (ours). None: ``sigma`` holds whatever the size.
         p: probability that an image is changed.
         same_on_batch: sample once for the whole batch.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
@@ -78,18 +80,20 @@ class RandomSmoothBlend(PatchAugmentation):
         jitter: Jitter = (0.1, 0.1, 0.1, 0.1),
         halo: Halo = "replicate",
         truncate: float = 3.0,
+        sigma_size: int | None = 224,
         p: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        if not (0 < sigma < math.inf and 0 < truncate < math.inf):
+        if not (0 < sigma < math.inf and 0 < truncate < math.inf and (sigma_size is None or sigma_size > 0)):
             raise ValueError(
-                f"`sigma` (pixels) and `truncate` (standard deviations) are positive. Got {sigma} and {truncate}."
+                "`sigma` and `sigma_size` (pixels) and `truncate` (standard deviations) are positive. Got "
+                f"{sigma}, {sigma_size} and {truncate}."
             )
         if halo not in get_args(Halo):
             raise ValueError(f"`halo` is one of {get_args(Halo)}. Got {halo!r}.")
         size = BoxGenerator(scale, ratio)
-        flags = {"sigma": sigma, "halo": halo, "truncate": truncate}
+        flags = {"sigma": sigma, "sigma_size": sigma_size, "halo": halo, "truncate": truncate}
         super().__init__(PasteGenerator(size, jitter), flags, p, same_on_batch, keepdim)
         self.size = size
         self.has_jitter = any(jitter)
@@ -112,7 +116,7 @@ class RandomSmoothBlend(PatchAugmentation):
         if flags["halo"] == "literal":
             inside = (window.rows == row)[:, :, None] & (window.columns == column)[:, None]
             foreground = foreground * inside.flatten(1)[:, None]
-        alpha = _alpha(window, params, flags, input.dtype)[:, None].to(input.dtype)
+        alpha = _alpha(window, params, _blur(input, flags), input.dtype)[:, None].to(input.dtype)
         index = window.pixel_index(width)
         # interpolation is exact at both ends, and never leaves the range of the two
         return scatter_pixels(input, (index, torch.lerp(gather_pixels(input, index), foreground, alpha)))
@@ -123,11 +127,13 @@ class RandomSmoothBlend(PatchAugmentation):
         """Return the masks ``(B, C, H, W)`` united with the changed pixels."""
         params = params_like(input, params)
         window = self._window(input, params, flags)
-        return add_to_mask(input, (window.pixel_index(input.shape[-1]), _alpha(window, params, flags, input.dtype) > 0))
+        return add_to_mask(
+            input, (window.pixel_index(input.shape[-1]), _alpha(window, params, _blur(input, flags), input.dtype) > 0)
+        )
 
     def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> "_Window":
         """Return a window that holds all changed pixels of each image, sized for the largest possible patch."""
-        reach = _radius(flags)
+        _, reach = _blur(input, flags)
 
         def axis(first: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor]:
             size = min(limit, size + 2 * reach)
@@ -189,11 +195,11 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype
     return blurred
 
 
-def _alpha(window: _Window, params: dict[str, Tensor], flags: dict[str, Any], dtype: torch.dtype) -> Tensor:
+def _alpha(window: _Window, params: dict[str, Tensor], blur: tuple[float, int], dtype: torch.dtype) -> Tensor:
     """Return the blurred outline ``(B, h * w)``, in float32 or wider."""
     dtype = torch.promote_types(dtype, torch.float32)
     rows, columns = (
-        blurred_box(offsets, length, flags["sigma"], _radius(flags), dtype)
+        blurred_box(offsets, length, *blur, dtype)
         for offsets, length in ((window.rows, params["heights"]), (window.columns, params["widths"]))
     )
     return (rows[:, :, None] * columns[:, None]).flatten(1)
@@ -204,7 +210,9 @@ def _nearest(offsets: Tensor, size: Tensor) -> Tensor:
     return torch.minimum(offsets.clamp(min=0), size[:, None] - 1)
 
 
-def _radius(flags: dict[str, Any]) -> int:
-    truncate: float = flags["truncate"]
+def _blur(images: Tensor, flags: dict[str, Any]) -> tuple[float, int]:
+    """Return standard deviation and radius of the blur on images of this size, pixels."""
     sigma: float = flags["sigma"]
-    return math.ceil(truncate * sigma)
+    if flags["sigma_size"] is not None:
+        sigma *= min(images.shape[-2:]) / flags["sigma_size"]
+    return sigma, math.ceil(flags["truncate"] * sigma)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from timm.models import VisionTransformer
 
@@ -148,7 +149,8 @@ def check_addable(name: str, backbone: str | None = None) -> None:
     check_name(name)
     if backbone is not None:
         network = find_network(backbone)
-        check_routing(name, timm.create_model(network.architecture, **network.model_args))
+        with torch.random.fork_rng([]):  # a check draws no number of the training's
+            check_routing(name, timm.create_model(network.architecture, **network.model_args))
         describe_layers(network.architecture, network.model_args)
     probe = hidden_path(registry_folder() / name)
     try:

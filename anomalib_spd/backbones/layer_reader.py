@@ -48,7 +48,9 @@ class LayerReader:
         for part in frozen:
             if part not in parts:
                 known = ", ".join(name for name, _ in network.named_children())
-                raise ValueError(f"{type(network).__name__} has no part {part!r} to freeze. It has: {known}.")
+                raise ValueError(
+                    f"{type(network).__name__} has no part {part!r} to freeze. It has: {known}. Give `frozen` of these."
+                )
             parts[part].requires_grad_(False)
         network.eval()
         weights = [each for each in network.parameters() if each.requires_grad]

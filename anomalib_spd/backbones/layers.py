@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import timm
+import torch
 
 
 def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
     known = _pyramid(backbone).feature_info.module_name()
     names = [layer for layer in layers if isinstance(layer, str)]
     if unknown := [name for name in names if name not in known]:
-        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}."
+        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}. Give `layers` of these."
         raise ValueError(msg)
     ordered = sorted(set(names), key=known.index)
     if names != ordered:
@@ -68,7 +69,8 @@ def _pyramid(backbone: str, model_args: dict[str, Any] | None = None) -> Any:
         ValueError: where timm has none, or its maps are channels last, which anomalib takes for channels first.
     """
     try:
-        model: Any = timm.create_model(backbone, features_only=True, **(model_args or {}))
+        with torch.random.fork_rng([]):  # a check draws no number of a training's
+            model: Any = timm.create_model(backbone, features_only=True, **(model_args or {}))
     except (RuntimeError, AttributeError, TypeError) as error:
         msg = f"timm gives no feature maps of {backbone} ({error}), so no detector could read them."
         raise ValueError(msg) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from anomalib.data import AnomalibDataModule
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from anomalib_spd.backbones import Backbone
@@ -57,6 +57,12 @@ class FinetuneCLI(TrainingCLI):
         parser.add_argument("--folder", type=Path, default=Path("runs/finetune"), help="of runs, one folder a name")
         parser.add_argument("--batch_size", type=PositiveInt, default=32, help="images a step; each has its negatives")
         parser.add_argument("--image_size", type=PositiveInt, default=256, help="that images are resized to, pixels")
+        parser.add_argument(
+            "--holdout",
+            type=ClosedUnitInterval,
+            default=0.0,
+            help="share of images that choose the weights; 0: the trained",
+        )
         parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="processes that decode")
         super().add_arguments_to_parser(parser)
 
@@ -121,6 +127,7 @@ class FinetuneCLI(TrainingCLI):
             batch_size=config.batch_size,
             image_size=config.image_size,
             num_workers=config.num_workers,
+            holdout=config.holdout,
             seed=config.seed_everything,
             checkpoint={key: each for key, each in vars(config.checkpoint).items() if key not in OWN_CHECKPOINT},
             ckpt_path=config.ckpt_path,

@@ -53,7 +53,7 @@ class TrainingCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default="last",
-            help="checkpoint to resume from: 'last' is this run's own, if there is one",
+            help="checkpoint to resume from: 'last' is this run's own, if there is one; 'none' begins anew",
         )
         # one checkpoint a run, where the next start of the same command finds it
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")

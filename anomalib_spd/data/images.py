@@ -3,6 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from anomalib_spd.data.image_files import check_white, read_image, square
 from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.run_settings import check_same_run
 from anomalib_spd.data.sampler import ResumableSampler
+from anomalib_spd.files import digest
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +110,12 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         """Number of each file's class."""
         labels: list[int] = self.files.labels.tolist()
         return labels
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the files' names, each with its folder's, and of their classes."""
+        names = ("/".join(path.parts[-2:]) for path in self.files)
+        return digest("\n".join(names), self.files.labels.tobytes())
 
     @property
     def unreadable(self) -> list[Path]:
@@ -242,15 +251,27 @@ class ImageBatches(LightningDataModule):
         """
         return ResumableSampler(images, **settings)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what batches are made of: a run resumes with no others."""
+        assert self.images is not None, "Lightning calls setup first"
+        # plain numbers: a command line gives a class of its own, which a checkpoint cannot hold
+        return {"images": self.images.digest, "batch_size": int(self.batch_size), "image_size": int(self.image_size)}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the progress for a checkpoint: batches seen, and batches per epoch."""
+        """Return the progress for a checkpoint: batches seen, batches per epoch, and the settings of the batches."""
         if self.trainer is None:
             return {}
-        return {"seen": self.trainer.fit_loop.total_batch_idx + 1, "batches": int(self.trainer.num_training_batches)}
+        seen, batches = self.trainer.fit_loop.total_batch_idx + 1, int(self.trainer.num_training_batches)
+        return {"seen": seen, "batches": batches, "settings": self.settings()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the progress of a checkpoint."""
-        self._progress = {**self._progress, **state_dict}
+        """Restore the progress of a checkpoint.
+
+        Raises:
+            ValueError: if it is of a run with other images or batches.
+        """
+        check_same_run(state_dict.get("settings", {}), self.settings())
+        self._progress = {"seen": state_dict["seen"], "batches": state_dict["batches"]}
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return shuffled batches; an incomplete last batch is dropped, for batch norm's sake.

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.datamodules.base.video import AnomalibVideoDataModule
 from anomalib.data.utils import LabelName
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
+from torch import Tensor
 
-from anomalib_spd.data.images import ImageBatches
+from anomalib_spd.data.images import ImageBatches, decode
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.ready import prepare
 from anomalib_spd.files import content_digests, digest, first_few
 
 logger = logging.getLogger(__name__)
+
+LEAST_HELD_OUT, MOST_HELD_OUT = 5, 40
 
 
 class NormalImages(ImageBatches):
@@ -36,6 +40,8 @@ class NormalImages(ImageBatches):
         image_size: side of the square images, pixels. Training modules crop smaller views from them.
         num_workers: number of processes that decode.
         keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        holdout: share of the images that no batch has, at least 5 and at most 40 of them, by their contents; see
+            :meth:`held_out`.
         shrink_batches: reduce ``batch_size`` to the number of images, down to 1, instead of failing if there are fewer.
         white: value of white of images with one channel of more than 8 bits; see
             :func:`~anomalib_spd.data.image_files.read_image`.
@@ -43,6 +49,8 @@ class NormalImages(ImageBatches):
     Raises:
         ValueError: if a value is out of range, or a data module is one of videos.
     """
+
+    _held_out: ImageIndex | None = None
 
     def __init__(
         self,
@@ -53,10 +61,13 @@ class NormalImages(ImageBatches):
         keep_aspect: bool = True,
         shrink_batches: bool = False,
         white: float | None = None,
+        holdout: float = 0.0,
     ) -> None:
+        if not 0 <= holdout < 1:
+            raise ValueError(f"holdout is a share of the images, 0 or more and below 1. Got {holdout}")
         super().__init__(batch_size, image_size, num_workers, keep_aspect, white)
         self.datamodules = [datamodule] if isinstance(datamodule, AnomalibDataModule) else list(datamodule)
-        self.shrink_batches = shrink_batches
+        self.shrink_batches, self.holdout = shrink_batches, holdout
         for wrapped in self.datamodules:
             if isinstance(wrapped, AnomalibVideoDataModule):
                 raise ValueError(f"{wrapped.name} reads videos, not images; extract frames, and give their folder")
@@ -80,7 +91,23 @@ class NormalImages(ImageBatches):
         """
         images = [path for wrapped in self.datamodules for path in _normal_images(wrapped)]
         names = ", ".join(dict.fromkeys(str(wrapped.name) for wrapped in self.datamodules))
-        return ImageIndex.of_files(images), f"The normal training set of {names}"
+        name = f"The normal training set of {names}"
+        if self.holdout:
+            number = min(max(LEAST_HELD_OUT, round(self.holdout * len(images))), MOST_HELD_OUT)
+            if len(images) < 2 * number:
+                raise ValueError(
+                    f"{name} holds {len(images)} images, too few to hold out {number}: give more, or --holdout 0"
+                )
+            shas = content_digests(Path(path) for path in images)
+            held_out = set(sorted(images, key=lambda path: shas[Path(path)])[:number])
+            self._held_out = ImageIndex.of_files(path for path in images if path in held_out)
+            images = [path for path in images if path not in held_out]
+        return ImageIndex.of_files(images), name
+
+    def held_out(self) -> Tensor:
+        """Return the images that no batch has, as batches have theirs, uint8 ``(N, 3, image_size, image_size)``."""
+        assert self._held_out is not None, "with a holdout, after setup"
+        return torch.stack([decode(path, self.image_size, self.keep_aspect, self.white) for path in self._held_out])
 
     def setup(self, stage: str) -> None:
         """List the images, and read them once, so that a checkpoint tells on which it was trained (a Lightning hook)."""
@@ -106,22 +133,9 @@ class NormalImages(ImageBatches):
             self.batch_size = len(index) // processes
             logger.warning("%s holds %d images: the batch size is %d", name, len(index), self.batch_size)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the progress and a digest of the images, for a checkpoint."""
-        return {**super().state_dict(), "images": self._digest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the progress of a checkpoint.
-
-        Raises:
-            ValueError: if the checkpoint is of other images.
-        """
-        if state_dict.get("images") != self._digest:
-            raise ValueError(
-                f"The checkpoint belongs to a run on other images than those of {self.title}: give another --name or "
-                "--trainer.default_root_dir"
-            )
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "images"})
+    def settings(self) -> dict[str, Any]:
+        """Return what batches are made of; the images by their contents."""
+        return {**super().settings(), "images": self._digest}
 
     def _digest_of_images(self) -> str:
         """Return the SHA-256 of title, names and contents of the images, wherever their folder lies."""

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from anomalib_spd.data.image_files import check_white
 from anomalib_spd.data.images import MAX_UNREADABLE, decode, too_many_unreadable
-from anomalib_spd.files import is_system_entry
+from anomalib_spd.data.run_settings import check_same_run
+from anomalib_spd.files import digest, is_system_entry
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,24 @@ class ImageShards(LightningDataModule):
             self.shuffle_buffer,
             self.white,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what batches are made of: a run resumes with no others."""
+        names = "\n".join(Path(shard).name for shard in self.shards)
+        keys = ("batch_size", "image_size", "epoch_images")
+        return {"images": digest(names), **{key: int(getattr(self, key)) for key in keys}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings for a checkpoint."""
+        return {"settings": self.settings()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the settings of a checkpoint.
+
+        Raises:
+            ValueError: if it is of a run with other shards or batches.
+        """
+        check_same_run(state_dict.get("settings", {}), self.settings())
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return batches, equally many on each device."""

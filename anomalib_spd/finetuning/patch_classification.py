@@ -53,7 +53,8 @@ class PatchClassification(TrainingModule):
         ways: classes; 3 has scars beside patches, 2 has none.
         local_augmentations: transforms of images in ``[0, 1]``, Kornia's or any others, one class of negatives each, in place
             of those of ``operation`` and ``ways``.
-        classifier: name in the registry or in timm of the network whose maps guide swaps; the paper's is ``vgg16.tv_in1k``.
+        classifier: name in the registry or in timm of the network whose maps guide swaps; the paper's
+            is a VGG16 by its layers' numbers, which it does not name: ``vgg16.tv_in1k``.
         layers: of the classifier, one map each; by default the last layer of each stride, as the paper's five.
         clusters: of a map's values, the paper's k; with 1, patches are swapped anywhere, and no map is computed.
         cluster: that patches are taken from, by its center; ``min`` and ``random`` are ablations.

@@ -4,17 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer, seed_everything
 
 from anomalib_spd import backbones
 from anomalib_spd.backbones.install import check_addable
+from anomalib_spd.backbones.names import check_free
 from anomalib_spd.backbones.record import Backbone
 from anomalib_spd.data.normal_images import NormalImages
-from anomalib_spd.files import sha256_of
+from anomalib_spd.files import atomic_write, sha256_of
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import LAST, fit, trainer_options
+from anomalib_spd.training.held_out import MEMORY_IMAGES, Adaptation, between, choose, compare_on_held_out
 from anomalib_spd.training.module import TrainingModule
+
+#: checkpoint of weights between the backbone's and the trained ones
+CHOSEN = "chosen.ckpt"
+WEIGHTS = {0.0: "the backbone's own", 0.5: "halfway", 1.0: "trained"}
 
 
 def finetune(
@@ -26,6 +33,7 @@ def finetune(
     batch_size: int = 32,
     image_size: int = 256,
     num_workers: int = 2,
+    holdout: float = 0.0,
     seed: int | None = 0,
     checkpoint: Mapping[str, Any] | None = None,
     ckpt_path: str | None = "last",
@@ -47,6 +55,9 @@ def finetune(
         batch_size: images a step.
         image_size: height and width that images are resized to, pixels.
         num_workers: processes that decode images.
+        holdout: share of the normal images that are not trained on. By faint defects that are drawn on them the weights are chosen:
+            the trained ones, halfway from the backbone's, or the backbone's own where the training does not help; see
+            :func:`~anomalib_spd.training.held_out.compare_on_held_out`. 0 takes the trained ones.
         seed: of the run; None leaves the generators as they are.
         checkpoint: arguments of :class:`~anomalib_spd.training.checkpoint.LastCheckpoint`, such as
             ``{"every_n_train_steps": 50}``.
@@ -69,10 +80,19 @@ def finetune(
     is_registered = check_new_name(
         name, folder, model.hparams.get("backbone") if isinstance(model, TrainingModule) else None
     )
+    if is_registered and ckpt_path != "last":
+        check_free(name)  # what is trained anew would not get the name
     if seed is not None:
         seed_everything(seed, workers=True)
-    batches = NormalImages(data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True)
+    batches = NormalImages(
+        data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True, holdout=holdout
+    )
     training = model if isinstance(model, TrainingModule) else model()
+    if holdout and not isinstance(training, Adaptation):
+        raise ValueError(
+            f"holdout is for trainings of the layers that detectors read, such as CategoryAdaptation. Got {type(training).__name__}: "
+            "leave it out"
+        )
     options = {**trainer, "default_root_dir": str(run_folder)}
     options |= trainer_options(options)
     last = LastCheckpoint(checkpoints, filename=Path(LAST).stem, enable_version_counter=False, **(checkpoint or {}))
@@ -81,17 +101,42 @@ def finetune(
     fit(lightning, training, batches, checkpoints, ckpt_path)  # or find that all is done
     if lightning.fast_dev_run or not lightning.is_global_zero:
         return None
-    if not is_registered:
-        assert batches.images is not None, "the training had some"
-        number = len(batches.images)
-        described = f"{number} normal training images of {batches.title}"
-        return backbones.add(name, checkpoints / LAST, data=described, settings=settings, command=command)
-    if not _is_made_of(name, checkpoints / LAST):
-        raise ValueError(
-            f"The training went on, but the name {name!r} is taken by its earlier result: anomalib-spd backbones remove "
-            f"{name}, and give the same command again"
+    if is_registered:
+        return backbones.find(name)
+    assert batches.images is not None, "the training had some"
+    described = f"{len(batches.images)} normal training images of {batches.title}"
+    weights, recipe = (
+        _chosen(training, batches, checkpoints)
+        if isinstance(training, Adaptation) and holdout
+        else (checkpoints / LAST, "")
+    )
+    return backbones.add(name, weights, data=described, recipe=recipe, settings=settings, command=command)
+
+
+def _chosen(training: Adaptation, batches: NormalImages, checkpoints: Path) -> tuple[Path, str]:
+    """Return the checkpoint of the weights that do best on the images held out, and what was chosen, in words."""
+    assert batches.images is not None, "the training had some"
+    memory = torch.stack([batches.images[number][0] for number in range(min(MEMORY_IMAGES, len(batches.images)))])
+    results = compare_on_held_out(training, memory, batches.held_out())
+    best = choose(results)
+    number = len(batches.held_out())
+    print(f"Faint defects drawn on {number} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
+    for each in results:
+        print(
+            f"  {WEIGHTS[each.fraction]}: {each.image_auroc:.3f} / {each.pixel_aupr:.3f}{' <- chosen' if each == best else ''}"
         )
-    return backbones.find(name)
+    recipe = f"{WEIGHTS[best.fraction]} weights, chosen by faint defects drawn on {number} held-out images"
+    if best.fraction == 1:
+        return checkpoints / LAST, recipe
+    if best.fraction == 0:
+        print("The backbone is kept as it was: no gain on your parts.")
+    content = torch.load(checkpoints / LAST, weights_only=True)
+    content["state_dict"] |= {
+        f"encoder.{key}": each for key, each in between(training, best.fraction).state_dict().items()
+    }
+    with atomic_write(checkpoints / CHOSEN) as file:
+        torch.save(content, file)
+    return checkpoints / CHOSEN, recipe
 
 
 def check_new_name(name: str, folder: Path | str, backbone: str | None = None) -> bool:
@@ -106,12 +151,13 @@ def check_new_name(name: str, folder: Path | str, backbone: str | None = None) -
         ValueError: where the name is taken by another backbone, cannot be one, or detectors could not read the backbone under it.
         OSError: where the registry cannot be written.
     """
-    if name in backbones.available() and _is_made_of(name, Path(folder) / name / "checkpoints" / LAST):
+    if name in backbones.available() and _is_made_of(name, Path(folder) / name / "checkpoints"):
         return True
     check_addable(name, backbone)
     return False
 
 
-def _is_made_of(name: str, checkpoint: Path) -> bool:
-    """Return whether a registered backbone was made of a checkpoint."""
-    return checkpoint.is_file() and sha256_of(checkpoint) == backbones.find(name).provenance.checkpoint_sha256
+def _is_made_of(name: str, checkpoints: Path) -> bool:
+    """Return whether a registered backbone was made of a run's checkpoint."""
+    files = [file for file in (checkpoints / LAST, checkpoints / CHOSEN) if file.is_file()]
+    return backbones.find(name).provenance.checkpoint_sha256 in map(sha256_of, files)

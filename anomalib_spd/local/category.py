@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd.augmentation import RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.local.base import LocalSPD, LocalTerms
+from anomalib_spd.local.cross_image import CrossImageSPD
 from anomalib_spd.local.memory import check_memory, compare_with_memory
 from anomalib_spd.training.saliency import draw_saliency_maps
 from anomalib_spd.training.saliency import saliency_cache as cache_of
@@ -21,16 +21,17 @@ class CategoryAdaptation(LocalSPD):
     :func:`~anomalib_spd.local.memory.compare_with_memory`. So the training sees how normal parts differ from each other, which
     perturbations alone do not show. The distillation keeps the memory's features at what the backbone, frozen, gives.
 
-    Source: ours; the perturbations are those of CutSwap, smaller ones too.
+    Source: ours.
 
     Args:
         memory: locations of the other images in the memory, drawn at random.
         classifier: name in the registry or in timm of the network whose saliency maps guide the local augmentations that take
-            them (swaps); where it is None, or none of them does, no map is computed, and patches are swapped anywhere.
+            them (swaps of more than one cluster); where it is None, or none of them does, no map is computed, and patches are
+            swapped anywhere.
         saliency_layers: of the classifier, one map each; by default the last layer of each stride.
         saliency_cache: folder of maps; by default ``.saliency`` in ``$ANOMALIB_SPD_HOME``, or the platform's for caches.
-        **settings: see :class:`~anomalib_spd.local.base.LocalSPD`; local augmentations are by default CutSwap in two sizes and
-            its scar, guided by the most salient of four clusters.
+        **settings: see :class:`~anomalib_spd.local.base.LocalSPD`; local augmentations are by default those of
+            :class:`~anomalib_spd.local.cross_image.CrossImageSPD`.
 
     Batch:
         ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, B at least 2, as large as detectors will see them; labels
@@ -44,7 +45,7 @@ class CategoryAdaptation(LocalSPD):
     def __init__(
         self,
         memory: int = 400,
-        classifier: str | None = "efficientnet_lite0_in1k",
+        classifier: str | None = None,
         saliency_layers: Sequence[str] | None = None,
         saliency_cache: Path | str | None = None,
         **settings: Any,
@@ -57,8 +58,8 @@ class CategoryAdaptation(LocalSPD):
 
     @staticmethod
     def default_augmentations() -> list[nn.Module]:
-        """Return CutSwap in two sizes, as small as defects are, not only the paper's 2 % and more, and its scar."""
-        return [RandomCutSwap((0.0005, 0.01)), RandomCutSwap((0.01, 0.05)), RandomCutSwapScar()]
+        """Return changes of many mechanisms, those of cross-image SPD: most like real defects by docs/experiments.md, section 22."""
+        return CrossImageSPD.default_augmentations()
 
     def views(self, images: Tensor) -> list[Tensor]:
         """Return the images ``(B, 3, H, W)`` as they are, and perturbed, in ``[0, 1]``."""

@@ -40,7 +40,11 @@ class SPDPretraining(TrainingModule):
         pretrained: start from the backbone's weights, not from scratch.
         local_augmentations: transforms of images in ``[0, 1]`` that perturb them locally, Kornia's or any others, of which
             each step draws one for the negatives; by default SmoothBlend, the paper's.
-        eta: weight of the SPD term; the paper's is 0.1.
+        eta: weight of the SPD term; the paper's is 0.1. With 0 the method alone is trained on as many views: the control of equal
+            length, not the paper's baseline, which is trained without SPD's views.
+        shared_weak_view: make the negative of the positive, so that both are one weak view and differ in the perturbation alone
+            (ours). By default they are two draws, whose difference is larger than the perturbation's.
+        stop_gradient: let no gradient of the SPD term flow into the anchors (the paper does not say; by default it flows).
         image_size: height and width of the views, pixels.
         learning_rate: at the start of the cosine, for the batch as it is.
         momentum: of SGD.
@@ -56,6 +60,8 @@ class SPDPretraining(TrainingModule):
         pretrained: bool = True,
         local_augmentations: Sequence[nn.Module] | None = None,
         eta: float = 0.1,
+        shared_weak_view: bool = False,
+        stop_gradient: bool = False,
         image_size: int = 224,
         learning_rate: float = 0.01,
         momentum: float = 0.9,
@@ -65,7 +71,7 @@ class SPDPretraining(TrainingModule):
         if eta < 0:
             raise ValueError(f"`eta` weighs the SPD term and is not negative. Got {eta}.")
         self.save_settings()
-        self.eta = eta
+        self.eta, self.shared_weak_view, self.stop_gradient = eta, shared_weak_view, stop_gradient
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         check_layers(backbone, ())  # else no detector could read what is trained
         self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
@@ -97,13 +103,14 @@ class SPDPretraining(TrainingModule):
             z_p: of the positives.
             z_n: of the negatives.
         """
-        return spd_loss(z_a, z_p, z_n)
+        return spd_loss(z_a, z_p, z_n, self.stop_gradient)
 
     @torch.no_grad()
     def views(self, images: Tensor) -> list[Tensor]:
         """Return all views of images ``(B, 3, H, W)``: the method's, anchor, positive and negative, all in ``[0, 1]``."""
         method_views = self.method_views(images)
-        positive, negative = self.weak_view(images), self.perturbation(self.weak_view(images))
+        positive = self.weak_view(images)
+        negative = self.perturbation(positive if self.shared_weak_view else self.weak_view(images))
         return [*method_views, self.anchor_view(images), positive, negative]
 
     def encode(self, encoder: nn.Module, views: list[Tensor]) -> Tensor:

@@ -21,8 +21,10 @@ class MoCoSPD(SPDPretraining):
     Source: He et al., Momentum Contrast (CVPR 2020), algorithm 1; Chen et al., Improved Baselines with Momentum Contrastive
     Learning (2020) for the head, the views, the temperature and the cosine.
 
-    Departures: a batch is not shuffled between processes before the key encoder; with one process there is nothing to
-    shuffle, with several use synchronized batch norm.
+    Departures: the keys' order is not shuffled before the key encoder (ShuffleBN). It keeps a query and its key from being
+    normalized by the statistics of the same images, by which the pair could be told without looking at it. Here SPD's views
+    pass the query encoder with the queries, so that its statistics are of other views than the keys' in any case; with
+    several processes use synchronized batch norm.
 
     Args:
         projection: width of the projections; the paper's is 128.

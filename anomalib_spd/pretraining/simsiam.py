@@ -17,7 +17,8 @@ class SimSiamSPD(SPDPretraining):
     """SimSiam, plus ``eta`` times SPD on the projections.
 
     Source: Chen & He, Exploring Simple Siamese Representation Learning (CVPR 2021), section 3 and appendix A: its authors'
-    heads, loss and schedule. SPD as in its paper, on the projections; predictor and stop-gradient are SimSiam's alone.
+    heads, loss and schedule. That SPD compares projections is the SPD paper's; that its views pass no predictor, and that
+    gradients flow into all of them, are ours: the paper does not say (``stop_gradient`` is the other way).
 
     Departures: both views and those of SPD pass the encoder and the projector together, where SimSiam passes each view by
     itself, so that batch norm cannot distinguish the groups.

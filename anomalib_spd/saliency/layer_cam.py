@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 VGG16_POOLS = ("features.4", "features.9", "features.16", "features.23", "features.30")
-"""The five pooling layers of torchvision's VGG16, strides 2, 4, 8, 16, 32: the levels of the CutSwap paper."""
+"""The five pooling layers of torchvision's VGG16, strides 2, 4, 8, 16, 32. The CutSwap paper gives the
+numbers 4, 9, 16, 23 and 30 without the network; that it is VGG16 is inferred from them."""
 
 EFFICIENTNET_LITE0_STRIDES = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
 """The last stage of each stride, 2, 4, 8, 16, 32, of timm's EfficientNet-Lite0: its equivalent of ``VGG16_POOLS``."""

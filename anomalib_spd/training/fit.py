@@ -4,18 +4,21 @@ import errno
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from anomalib_spd.data.run_settings import OTHER_RUN
 from anomalib_spd.training.checkpoint import AtomicCheckpointIO
 from anomalib_spd.training.progress import Pace, ProgressLines
 
@@ -74,31 +77,83 @@ def fit(
 ) -> None:
     """Train to the end, from the checkpoint if there is one, and save the last step's weights.
 
+    An interruption (Ctrl-C, SIGTERM) is told in a line, with what the same call does next.
+
     Args:
         trainer: with a ``LastCheckpoint``.
         model: the training.
         data: its images.
         folder: of the run's checkpoint, ``last.ckpt``.
-        ckpt_path: checkpoint to resume from; ``"last"`` is the run's own, if there is one.
+        ckpt_path: checkpoint to resume from; ``"last"`` is the run's own, if there is one; ``"none"``, as None, begins anew.
 
     Raises:
-        SystemExit: with 143, where SIGTERM ended the training; the same call resumes from the last checkpoint.
+        SystemExit: with 130 after Ctrl-C, and with 143 after SIGTERM.
+        ValueError: where another process trains in this folder.
         OSError: where the disk is full; the last checkpoint is whole.
     """
     last = folder / LAST
+
+    def go_on() -> str:
+        return f"goes on from {last}" if last.is_file() else "begins anew, as there is no checkpoint yet"
+
     try:
-        _fit(trainer, model, data, last, ckpt_path)
+        with _only_one(trainer, folder):
+            _fit(trainer, model, data, last, None if ckpt_path == "none" else ckpt_path)
     except SIGTERMException:  # Lightning's own handling ends the process with status 0
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise _interrupted(signal.SIGTERM, go_on()) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        # which Lightning turned into status 1; it ignores the signal from then on
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise _interrupted(signal.SIGINT, go_on()) from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        then = f"resumes from {last}, which is whole" if last.is_file() else "begins anew, there is no checkpoint yet"
-        msg = f"The disk is full ({error.strerror}). Make room and give the same command again: it {then}."
+        msg = f"The disk is full ({error.strerror}). Make room and give the same command again: it {go_on()}."
         raise OSError(error.errno, msg) from error
 
 
+def _interrupted(by: signal.Signals, then: str) -> SystemExit:
+    print(f"Interrupted ({by.name}). The same command {then}.", file=sys.stderr)
+    return SystemExit(128 + by)
+
+
+@contextmanager
+def _only_one(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Keep a folder for one run at a time: two would overwrite each other's checkpoint.
+
+    Raises:
+        ValueError: where another process trains there.
+    """
+    is_trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined] # of which Lightning hides the type
+    if is_trial or not trainer.is_global_zero:
+        yield
+        return
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        msg = f"Another process trains in {root}: wait for its end, or give this run a folder of its own"
+        raise ValueError(msg) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        # nothing is left of a run that failed before it wrote anything
+        for part in (folder, *(root / "log").glob("*"), root / "log"):
+            with suppress(OSError):
+                part.rmdir()
+        if [path.name for path in root.iterdir()] == [".lock"]:
+            with suppress(OSError):
+                (root / ".lock").unlink()
+                root.rmdir()
+
+
 def _fit(trainer: Any, model: LightningModule, data: LightningDataModule, last: Path, ckpt_path: str | None) -> None:
+    before = last.stat().st_mtime_ns if last.is_file() else None
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     if trainer.fast_dev_run:
         return
@@ -106,6 +161,8 @@ def _fit(trainer: Any, model: LightningModule, data: LightningDataModule, last: 
     is_old = not last.is_file() or torch.load(last, weights_only=True)["global_step"] < trainer.global_step
     if trainer.strategy.broadcast(is_old):
         trainer.save_checkpoint(last, weights_only=False)
+    elif trainer.is_global_zero and last.stat().st_mtime_ns == before:
+        print(f"{last} has all steps of this run: nothing was left to do. {OTHER_RUN}")
 
 
 def leave_process_group() -> None:

@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.data.run_settings import check_same_run
 from anomalib_spd.saliency import SaliencyCache
 from anomalib_spd.training.checkpoint import ADVICE
-from anomalib_spd.training.schedules import check_cycle
 from anomalib_spd.training.views_callback import ViewsPicture
 
 
@@ -37,6 +37,7 @@ class TrainingModule(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._seed = 0
+        self._resumed: dict[str, Any] = {}
         #: gives maps of a classifier, where they guide transforms
         self.saliency: SaliencyCache | None = None
         # the last step of augmentation, on the device as the others
@@ -81,14 +82,17 @@ class TrainingModule(LightningModule, ABC):
         if self.saliency is not None:
             self.saliency.cam.model.to(self.device)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the length of the run, which its schedule has been made for (a Lightning hook)."""
+        checkpoint["run"] = {"steps": self.trainer.estimated_stepping_batches}
+
     def on_train_start(self) -> None:
-        """Refuse to resume one cycle of another length (a Lightning hook).
+        """Refuse to resume a run of another length, with a schedule that began as another one's (a Lightning hook).
 
         Raises:
-            ValueError: where the checkpoint's cycle has not this run's steps.
+            ValueError: where the checkpoint's run has not this run's steps.
         """
-        schedule: Any = self.lr_schedulers()
-        check_cycle(self.trainer, schedule)
+        check_same_run(self._resumed, {"steps": self.trainer.estimated_stepping_batches})
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step by run, rank, epoch and batch (a Lightning hook): a resumed run draws what it would have drawn."""
@@ -128,19 +132,10 @@ class TrainingModule(LightningModule, ABC):
             ValueError: where the checkpoint's settings are not those of this run.
         """
         try:
-            folder = self.trainer.default_root_dir
+            _ = self.trainer
         except RuntimeError:  # `load_from_checkpoint`, outside a run: settings may be changed
             return
-        before, now = checkpoint.get("hyper_parameters", {}), dict(self.hparams)
-        changed = {
-            key: (before.get(key), value)
-            for key, value in now.items()
-            if not key.startswith("_") and before.get(key) != value
-        }
-        if changed:
-            settings = ", ".join(f"{key}: {was!r} then, {value!r} now" for key, (was, value) in changed.items())
-            msg = (
-                f"The checkpoint in {folder} belongs to a run with other settings ({settings}). "
-                "Give this run its own folder with --trainer.default_root_dir."
-            )
-            raise ValueError(msg)
+        self._resumed = checkpoint.get("run", {})
+        now = {key: value for key, value in self.hparams.items() if not key.startswith("_")}
+        before = checkpoint.get("hyper_parameters", {})
+        check_same_run({key: before.get(key) for key in now}, now)

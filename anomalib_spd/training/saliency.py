@@ -21,7 +21,7 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
     Args:
         name: of the classifier, in the registry or in timm.
         layers: one map each; by default the last layer of each stride, which are 2, 4, 8, 16 and 32 of most networks, and
-            the poolings of a VGG, the paper's.
+            the poolings of a VGG, which the CutSwap paper's numbers of layers are.
         folder: of the maps; by default ``saliency`` among the package's caches.
 
     Returns:

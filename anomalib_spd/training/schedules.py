@@ -32,26 +32,9 @@ def cosine(trainer: Trainer, optimizer: torch.optim.Optimizer, warmup_epochs: in
 def one_cycle(trainer: Trainer, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
     """Return an optimizer with one cycle up to its learning rate and down to 0."""
     highest = [group["lr"] for group in optimizer.param_groups]
-    return _every_step(optimizer, OneCycleLR(optimizer, highest, total_steps=_cycle_steps(trainer)))
-
-
-def check_cycle(trainer: Trainer, schedule: LRScheduler | None) -> None:
-    """Check that one cycle that a run resumes has its length: torch would refuse only at the last step.
-
-    Raises:
-        ValueError: where the checkpoint's cycle has not this run's steps.
-    """
-    if isinstance(schedule, OneCycleLR) and schedule.total_steps != _cycle_steps(trainer):
-        msg = (
-            f"The checkpoint in {trainer.default_root_dir} belongs to one cycle of {schedule.total_steps} steps, this "
-            f"run has {int(trainer.estimated_stepping_batches)}. Give this run its own folder with "
-            "--trainer.default_root_dir."
-        )
-        raise ValueError(msg)
-
-
-def _cycle_steps(trainer: Trainer) -> int:
-    return max(int(trainer.estimated_stepping_batches), 2)
+    return _every_step(
+        optimizer, OneCycleLR(optimizer, highest, total_steps=max(int(trainer.estimated_stepping_batches), 2))
+    )
 
 
 def _every_step(optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> OptimizerLRScheduler:

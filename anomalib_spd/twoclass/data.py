@@ -11,7 +11,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from anomalib_spd.data.ready import prepare
 from anomalib_spd.files import first_few
@@ -144,16 +144,22 @@ class TwoClassDataModule(AnomalibDataModule):
         return {name: [path for path, label in pairs if label == index] for name, index in CLASSES.items()}
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
-        """Return batches of the training set in random order."""
-        if not self.balanced:
-            return super().train_dataloader()
+        """Return batches of the training set in random order; a last batch of one image, which batch norm cannot take, is left out."""
         labels = self.train_data.samples.label_index
+        weights = (1 / labels.map(labels.value_counts())).tolist()
+        is_alone = len(labels) % self.train_batch_size == 1 < len(labels)
+        if is_alone:
+            logger.warning(
+                "An epoch of %d images has %d batches of %d: a last batch of one image is left out, for batch norm's sake",
+                *(len(labels), len(labels) // self.train_batch_size, self.train_batch_size),
+            )
         return DataLoader(
             self.train_data,
             self.train_batch_size,
-            sampler=WeightedRandomSampler((1 / labels.map(labels.value_counts())).tolist(), len(labels)),
+            sampler=WeightedRandomSampler(weights, len(labels)) if self.balanced else RandomSampler(labels),
             num_workers=self.num_workers,
             collate_fn=self.train_data.collate_fn,
+            drop_last=is_alone,
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:

@@ -26,7 +26,7 @@ from anomalib_spd.augmentation import (
 
 SCAR = {"width": (0.05, 0.25), "length": (0.1, 0.25), "degrees": (-180.0, 180.0)}
 MAKERS: dict[str, Callable[..., Any]] = {
-    "smooth_blend": partial(RandomSmoothBlend, scale=(0.01, 0.1), sigma=2.0),
+    "smooth_blend": partial(RandomSmoothBlend, scale=(0.01, 0.1), sigma=2.0, sigma_size=None),
     "crack": partial(RandomCrack, length=(0.1, 0.9)),
     "cut_paste": partial(RandomCutPaste, scale=(0.02, 0.5)),
     "cut_paste_scar": partial(RandomCutPasteScar, **SCAR),

@@ -58,7 +58,7 @@ def test_equals_the_formula_by_explicit_convolution(
 ) -> None:
     torch.manual_seed(0)
     image = torch.rand(shape, dtype=torch.float64)
-    smooth_blend = RandomSmoothBlend(scale=(0.02, 0.2), sigma=sigma, jitter=jitter, halo=halo)
+    smooth_blend = RandomSmoothBlend(scale=(0.02, 0.2), sigma=sigma, jitter=jitter, halo=halo, sigma_size=None)
     out = smooth_blend(image)
     for index in range(shape[0]):
         expected = _by_the_book(image[index], smooth_blend._params, index, halo, sigma)
@@ -88,7 +88,7 @@ def test_equals_the_formula_whatever_the_arguments(
 ) -> None:
     torch.manual_seed(seed)
     image = torch.rand(2, 3, height, width, dtype=torch.float64)
-    smooth_blend = RandomSmoothBlend(scale, ratio, sigma, NO_JITTER, halo, truncate)
+    smooth_blend = RandomSmoothBlend(scale, ratio, sigma, NO_JITTER, halo, truncate, sigma_size=None)
     out = smooth_blend(image)
     for index in range(2):
         expected = _by_the_book(image[index], smooth_blend._params, index, halo, sigma, truncate)
@@ -99,7 +99,7 @@ def test_equals_the_formula_whatever_the_arguments(
 @pytest.mark.parametrize("size", [(64, 80), (9, 30)])
 def test_the_mask_is_the_patch_and_the_reach_of_its_blur(halo: Any, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    smooth_blend = RandomSmoothBlend(sigma=2.3, halo=halo)
+    smooth_blend = RandomSmoothBlend(sigma=2.3, halo=halo, sigma_size=None)
     augment = AugmentationSequential(smooth_blend, data_keys=["input", "mask"])
     _, mask = augment(torch.rand(8, 3, *size), torch.zeros(8, 1, *size))
     reach = math.ceil(3 * 2.3)
@@ -113,8 +113,8 @@ def test_the_mask_is_the_patch_and_the_reach_of_its_blur(halo: Any, size: tuple[
 def test_replicate_leaves_no_dark_halo() -> None:
     torch.manual_seed(0)
     gray = torch.full((4, 3, 64, 64), 0.5)
-    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3)(gray).sub(0.5).abs().max() < 1e-6
-    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="literal")(gray).min() < 0.45
+    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, sigma_size=None)(gray).sub(0.5).abs().max() < 1e-6
+    assert RandomSmoothBlend(jitter=NO_JITTER, sigma=3, halo="literal", sigma_size=None)(gray).min() < 0.45
 
 
 @every_halo
@@ -122,7 +122,7 @@ def test_replicate_leaves_no_dark_halo() -> None:
 def test_gradients(halo: Any, jitter: Any) -> None:
     torch.manual_seed(0)
     image = (0.35 + 0.3 * torch.rand(2, 3, 8, 7, dtype=torch.float64)).requires_grad_()
-    smooth_blend = RandomSmoothBlend(scale=(0.1, 0.3), sigma=1, jitter=jitter, halo=halo)
+    smooth_blend = RandomSmoothBlend(scale=(0.1, 0.3), sigma=1, jitter=jitter, halo=halo, sigma_size=None)
     smooth_blend(image)
     params = smooth_blend._params
     assert torch.autograd.gradcheck(lambda x: smooth_blend(x, params=params), (image,), fast_mode=True)
@@ -132,6 +132,7 @@ def test_gradients(halo: Any, jitter: Any) -> None:
     ("arguments", "message"),
     [
         ({"sigma": 0}, "`sigma`"),
+        ({"sigma_size": 0}, "`sigma_size`"),
         ({"sigma": math.inf}, "`sigma`"),
         ({"truncate": -1}, "`truncate`"),
         ({"halo": "soft"}, "`halo` is one of"),
@@ -143,3 +144,12 @@ def test_gradients(halo: Any, jitter: Any) -> None:
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandomSmoothBlend(**arguments)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [((224, 224), 8.0), ((112, 112), 4.0), ((300, 448), 75 / 7)])
+def test_the_blur_grows_with_the_image(size: tuple[int, int], sigma: float) -> None:
+    image = torch.rand(3, 3, *size, dtype=torch.float64)
+    torch.manual_seed(0)
+    relative = RandomSmoothBlend()(image)
+    torch.manual_seed(0)
+    assert torch.equal(relative, RandomSmoothBlend(sigma=sigma, sigma_size=None)(image))

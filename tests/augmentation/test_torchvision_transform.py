@@ -30,7 +30,7 @@ from anomalib_spd.data import Sample
 
 
 def _smooth_blend(**arguments: Any) -> TorchvisionTransform:
-    return TorchvisionTransform(RandomSmoothBlend(sigma=2, **arguments))
+    return TorchvisionTransform(RandomSmoothBlend(sigma=2, sigma_size=None, **arguments))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])

@@ -10,19 +10,21 @@ import pytest
 import timm
 import torch
 from anomalib.models import Patchcore
+from PIL import Image
 
 from anomalib_spd.backbones import find, register
 from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.files import sha256_of
 from tests.benchmark.grids import LAYERS, small_registry
-from tests.finetuning.small import MEMORY, RECIPE, STEPS, checkpoint, failing, finetune, of_visa, small, weights
+from tests.data.test_faint_defects import parts
+from tests.finetuning.small import MEMORY, RECIPE, STEPS, failing, finetune, of_visa, small, weights
 
 RECIPES = {
     "cutswap": ["cutswap.yaml"],
     "cutswap_small": ["cutswap.yaml", "cutswap_small.yaml"],
     "cutswap_resnet18": ["cutswap.yaml", "cutswap_resnet18.yaml"],
-    "memory": ["memory.yaml"],
+    "adapt": ["adapt.yaml"],
 }
 
 
@@ -65,7 +67,7 @@ def test_it_says_what_it_was_made_of(root: Path, made: Path) -> None:
     assert provenance.command.startswith(f"anomalib-spd finetune --config {RECIPE} ")
     assert provenance.command.endswith("--name tuned --batch_size 32")
     assert sha256_of(made / "tuned" / "checkpoints" / "last.ckpt") == provenance.checkpoint_sha256
-    assert sorted(path.name for path in (made / "tuned").iterdir()) == ["checkpoints", "log", "views.png"]
+    assert sorted(path.name for path in (made / "tuned").iterdir()) == [".lock", "checkpoints", "log", "views.png"]
     with (made / "tuned" / "log" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == STEPS
@@ -81,17 +83,21 @@ def test_the_same_command_again_does_nothing(root: Path, runs: Path, capsys: pyt
     assert find("tuned").weights.stat().st_mtime_ns == written
 
 
-def test_more_steps_than_those_of_the_registered_backbone_are_an_error(
-    root: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--trainer.max_steps", "11"), "belongs to a run with other settings (steps: 9 then, 11 now)"),
+        (("--ckpt_path", "none"), "The name 'tuned' is taken in your registry: "),
+    ],
+)
+def test_a_registered_run_is_neither_longer_nor_trained_anew(
+    root: Path, runs: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, str], message: str
 ) -> None:
-    longer = ("--batch_size", "32", "--trainer.max_steps", "11")
+    before = (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes()
     provenance = find("tuned").provenance
-    line = failing(capsys, root, runs, "tuned", *longer)
-    assert "The training went on, but the name 'tuned' is taken by its earlier result" in line
-    assert "backbones remove tuned, and give the same command again" in line
-    assert checkpoint(runs, "tuned")["global_step"] == 11
+    assert message in failing(capsys, root, runs, "tuned", "--batch_size", "32", *more)
+    assert (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes() == before
     assert find("tuned").provenance == provenance
-    assert "is taken" in failing(capsys, root, runs, "tuned", *longer)
 
 
 @pytest.mark.parametrize("name", ["tuned", "small_a", "efficientnet_lite0_in1k"])
@@ -158,7 +164,7 @@ def test_a_run_does_not_go_on_from_one_on_other_images(
     more = ("--batch_size", "32", "--data.init_args.category", "two", "--trainer.max_steps", "10")
     before = (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes()
     line = failing(capsys, root, runs, "tuned", *more)
-    assert "belongs to a run on other images than those of Visa two: give another --name" in line
+    assert "belongs to a run with other settings (other images). Give this run a folder of its own" in line
     assert (runs / "tuned" / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
@@ -193,7 +199,7 @@ def test_a_training_on_a_memory_ends_on_the_shelf(
     assert all(float(row["loss_spd"]) > 0 for row in rows)
     # its cycle has an end
     assert finetune(root, tmp_path, "remembering", "--trainer.max_steps", "5", recipe=MEMORY) == 1
-    assert "belongs to one cycle of 3 steps, this run has 5. Give this run its own folder" in capsys.readouterr().err
+    assert "belongs to a run with other settings (steps: 3 then, 5 now)" in capsys.readouterr().err
 
 
 SHORT = ("--trainer.max_steps", "2", "--model.init_args.clusters", "1", "--model.init_args.frozen_steps", "0")
@@ -255,6 +261,74 @@ def test_a_folder_of_images_has_no_categories(
     assert find("x").provenance.data == "6 normal training images of mine"
 
 
+@pytest.fixture
+def parts_root(tmp_path: Path) -> Path:
+    """VisA's layout with twenty pictures of one part, and no other."""
+    folder = tmp_path / "parts" / "visa_pytorch" / "disk"
+    for number, image in enumerate(parts(96, 22)):
+        split = "test/bad" if number == 21 else "test/good" if number == 20 else "train/good"
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / split / f"{number:03d}.JPG", quality=100)
+    (folder / "ground_truth/bad").mkdir(parents=True)
+    Image.new("L", (96, 96), 1).save(folder / "ground_truth/bad/021.png")
+    return tmp_path / "parts"
+
+
+@pytest.mark.parametrize(("rate", "word"), [("0.001", None), ("3.0", "the backbone's own")])
+def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_backbone(
+    rate: str, word: str | None, parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        *("finetune", "--config", str(MEMORY), "--model.init_args.backbone", "efficientnet_lite0_in1k"),
+        *("--model.init_args.learning_rate", rate, "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"),
+        *("--folder", str(tmp_path / "runs"), "--batch_size", "4", "--image_size", "96", "--num_workers", "0"),
+        *(*of_visa(parts_root, "disk"), "--name", "disk_backbone"),
+    ]
+    capsys.readouterr()
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "Faint defects drawn on 5 held-out images, image AU-ROC / pixel AU-PR of PatchCore:" in out
+    (chosen,) = [line.partition(":")[0].strip() for line in out.splitlines() if "<- chosen" in line]
+    assert word in (None, chosen)
+    backbone = find("disk_backbone")
+    assert backbone.provenance.data.startswith("15 normal training images of Visa disk")
+    assert backbone.provenance.recipe == f"{chosen} weights, chosen by faint defects drawn on 5 held-out images"
+    own = timm.create_model("disk_backbone", pretrained=True).state_dict()
+    base = timm.create_model("efficientnet_lite0_in1k", pretrained=True).state_dict()
+    is_base = all(torch.equal(own[key], each) for key, each in base.items() if key.startswith("blocks."))
+    assert is_base == (chosen == "the backbone's own")
+    assert ("The backbone is kept as it was: no gain on your parts." in out) == is_base
+    # the same command again does nothing
+    written = backbone.weights.stat().st_mtime_ns
+    assert main(command) == 0
+    assert find("disk_backbone").weights.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("recipe", "more", "message"),
+    [
+        (MEMORY, ("--holdout", "0.25"), "holds 6 images, too few to hold out 5: give more, or --holdout 0"),
+        (MEMORY, ("--holdout", "1"), "holdout is a share of the images, 0 or more and below 1. Got 1.0"),
+        (
+            RECIPE,
+            ("--holdout", "0.25"),
+            "holdout is for trainings of the layers that detectors read, such as CategoryAdaptation",
+        ),
+    ],
+)
+def test_a_holdout_that_cannot_be_is_refused_before_any_training(
+    recipe: Path,
+    more: tuple[str, ...],
+    message: str,
+    root: Path,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in failing(capsys, root, tmp_path / "runs", "x", *more, recipe=recipe)
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
 def test_every_shipped_file_is_a_recipe() -> None:
     assert {path.name for path in (SHIPPED / "finetune").iterdir()} == {
         name for files in RECIPES.values() for name in files
@@ -265,7 +339,7 @@ def test_every_shipped_file_is_a_recipe() -> None:
 def test_shipped_recipes_run_and_a_trial_leaves_nothing(name: str, root: Path, home: Path, tmp_path: Path) -> None:
     registered = sorted(path.name for path in home.iterdir())
     # those of the classifier, where the recipe names them
-    more = () if name == "memory" else ("--model.init_args.layers=null",)
+    more = () if name == "adapt" else ("--model.init_args.layers=null",)
     arguments = [
         *small(tmp_path / "runs", *more, recipe=SHIPPED / "finetune" / RECIPES[name][0]),
         *of_visa(root),

@@ -25,6 +25,10 @@ RECIPES = {
 }
 
 
+#: ends the second epoch after its first step
+STOPPING = '--trainer.callbacks=[{"class_path": "tests.stopping.Stopping", "init_args": {"step": 4}}]'
+
+
 def recipe(name: str) -> list[str]:
     """The options that name a recipe's files."""
     return [f"--config={file}" for file in RECIPES[name]]
@@ -112,7 +116,8 @@ def test_from_pre_training_to_a_name(labelled_images: Path, tmp_path: Path, regi
 
 
 def test_the_same_command_goes_on_from_the_last_epoch(labelled_images: Path, tmp_path: Path) -> None:
-    _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "1")
+    with pytest.raises(RuntimeError, match="power cut"):
+        _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "2", STOPPING)
     _pretrain(labelled_images, tmp_path, "--trainer.max_epochs", "2")
     with (tmp_path / "log" / "version_1" / "metrics.csv").open() as file:
         assert {row["epoch"] for row in csv.DictReader(file)} == {"1"}

@@ -10,7 +10,7 @@ from anomalib_spd.cli.main import main
 from tests.conftest import REPOSITORY
 
 RECIPE = REPOSITORY / "anomalib_spd" / "configs" / "finetune" / "cutswap.yaml"
-MEMORY = RECIPE.with_name("memory.yaml")
+MEMORY = RECIPE.with_name("adapt.yaml")
 STEPS = 9  # of a run; an epoch of 6 images has 3
 EVERY = 2  # steps a checkpoint
 
@@ -20,7 +20,7 @@ def small(folder: Path, *more: str, recipe: Path = RECIPE) -> list[str]:
     layers = "--model.init_args.layers=[blocks.1,blocks.2]"
     parts = "--model.init_args.frozen=[conv_stem,bn1,blocks.0]"
     # in smaller images there is no place away from a change
-    of_memory = (layers, parts, "--image_size", "64")
+    of_memory = (layers, parts, "--image_size", "64", "--holdout", "0")
     return [
         *("--model.init_args.backbone", "small_a", "--model.init_args.classifier", "small_b"),
         *("--folder", str(folder), "--batch_size", "2", "--image_size", "32", "--num_workers", "0"),

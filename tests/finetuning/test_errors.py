@@ -50,7 +50,7 @@ def test_images_that_cannot_be_trained_on(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--model.init_args.backbone", "nonsense"), "error: Unknown model (nonsense)"),
+        (("--model.init_args.backbone", "nonsense"), "error: Unknown architecture 'nonsense'"),
         (("--model.init_args.classifier", "nonsense"), "error: Unknown model (nonsense)"),
         (("--model.init_args.layers", "[nonsense]"), "EfficientNet has no layer 'nonsense'"),
         (("--model.init_args.operation", "cut"), "'cut'"),

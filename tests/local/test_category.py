@@ -271,6 +271,7 @@ def test_so_many_perturbations_are_made_each_by_a_transform_that_is_drawn() -> N
     assert all(each.calls for each in transforms)
 
 
+SWAPS = [RandomCutSwap((0.0005, 0.01)), RandomCutSwap((0.01, 0.05)), RandomCutSwapScar()]
 PASTES = [RandomCutPaste((0.0005, 0.01)), RandomSmoothBlend((0.0005, 0.02), sigma=2.0)]
 
 
@@ -295,7 +296,7 @@ def seeing(**settings: Any) -> tuple[Any, list[Tensor]]:
 
 
 def test_patches_are_swapped_where_the_level_that_was_drawn_is_salient() -> None:
-    model, seen = seeing(num_perturbations=2)
+    model, seen = seeing(local_augmentations=SWAPS, num_perturbations=2)
     drawn = torch.zeros(8, len(SPOTS), dtype=torch.bool)
     for _ in range(12):
         first, second = model.views(noise(8))

@@ -136,3 +136,22 @@ def test_every_step_has_a_seed_of_its_own() -> None:
     model.on_fit_start()
     model.on_train_batch_start(None, 0)
     assert torch.rand(1).item() != draws[1, 0, 0]
+
+
+def test_a_shared_weak_view_differs_in_the_perturbation_alone() -> None:
+    images = torch.rand(4, 3, 48, 48)
+    positive, negative = _model(shared_weak_view=True).views(images)[-2:]
+    same = (positive == negative).all(1).flatten(1).float().mean(1)
+    assert (same > 0.5).all()
+    assert (same < 1).all()
+    # two draws have other colors, and other pixels, everywhere
+    positive, negative = _model().views(images)[-2:]
+    assert (positive == negative).float().mean() < 0.1
+
+
+def test_anchors_without_a_gradient() -> None:
+    z = [torch.randn(4, 8, requires_grad=True) for _ in range(3)]
+    for stop_gradient, flows in ((False, True), (True, False)):
+        loss = _model(stop_gradient=stop_gradient).difference_loss(*z)[0]
+        gradients = torch.autograd.grad(loss, z, allow_unused=True)
+        assert [each is not None for each in gradients] == [flows, True, True]

@@ -1,6 +1,7 @@
 """A pre-training that is stopped at any step, and started again by the same command, ends with the very same weights."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from anomalib_spd.cli.main import main
 from tests.cli.test_main import HEADS, _small, recipe
@@ -103,9 +105,91 @@ def test_also_when_the_process_is_killed(labelled_images: Path, tmp_path: Path, 
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
 
 
-def test_another_batch_size_goes_on_with_the_epoch(labelled_images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [5, 9])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--data.init_args.batch_size", "6"), "batch_size: 4 then, 6 now"),
+        (("--data.init_args.image_size", "48"), "image_size: 40 then, 48 now"),
+        (("--data.init_args.root", "OTHER"), "other images"),
+        (("--trainer.max_epochs", "4"), "steps: 9 then, 12 now"),
+        (("--model.init_args.eta", "0.5"), "eta: 0.1 then, 0.5 now"),
+    ],
+)
+def test_a_folder_holds_one_run(
+    steps: int,
+    change: tuple[str, str],
+    message: str,
+    labelled_images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checkpoint of a run that was stopped, or is done, is of no other run."""
     assert set(HEADS) == {"supervised", "simsiam", "simclr", "moco", "dense", "cross_image"}
-    with pytest.raises(RuntimeError, match="power cut"):
-        main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(5)))
-    more = ("--data.init_args.batch_size", "6", "--trainer.max_epochs", "4")
-    assert main(arguments(labelled_images, tmp_path, "supervised", 0, *more)) == 0
+    other = shutil.copytree(labelled_images, tmp_path / "other")
+    (other / "n00000_0.jpg").rename(other / "n00000_99.jpg")
+    if steps == 9:
+        assert main(arguments(labelled_images, tmp_path, "supervised", 0)) == 0
+    else:
+        with pytest.raises(RuntimeError, match="power cut"):
+            main(arguments(labelled_images, tmp_path, "supervised", 0, *stopping(steps)))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    capsys.readouterr()
+    name, value = change
+    assert main([*arguments(labelled_images, tmp_path, "supervised", 0), name, value.replace("OTHER", str(other))]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        f"error: The checkpoint belongs to a run with other settings ({message}). Give this run a folder of its"
+    )
+    assert line.endswith("or begin anew in it with --ckpt_path none.")
+    assert last.read_bytes() == before
+
+
+def test_a_run_that_is_done_says_so_and_begins_anew_where_it_is_told_to(
+    labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(labelled_images, tmp_path, "supervised", 0)) == 0
+    trained = weights(tmp_path)
+    capsys.readouterr()
+    assert main(arguments(labelled_images, tmp_path, "supervised", 0)) == 0
+    assert "has all steps of this run: nothing was left to do." in capsys.readouterr().out
+    assert (
+        main(
+            [
+                *arguments(labelled_images, tmp_path, "supervised", 0, "--model.init_args.eta", "0"),
+                "--ckpt_path",
+                "none",
+            ]
+        )
+        == 0
+    )
+    assert not all(torch.equal(tensor, trained[name]) for name, tensor in weights(tmp_path).items())
+
+
+def test_two_runs_do_not_share_a_folder(
+    labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.mkdir(exist_ok=True)
+    with FileLock(tmp_path / ".lock"):
+        assert main(arguments(labelled_images, tmp_path, "supervised", 0)) == 1
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f"error: Another process trains in {tmp_path}: wait for its end")
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert main(arguments(labelled_images, tmp_path, "supervised", 0)) == 0
+
+
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_says_how_to_go_on(
+    by: signal.Signals, status: int, labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killer = f'{{"class_path": "tests.stopping.Killing", "init_args": {{"step": 5, "signal": {int(by)}}}}}'
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments(labelled_images, tmp_path, "supervised", 0, f"--trainer.callbacks=[{killer}]"))
+    assert exit_.value.code == status
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert capsys.readouterr().err.splitlines()[-1] == f"Interrupted ({by.name}). The same command goes on from {last}."
+    assert torch.load(last, weights_only=True)["global_step"] == 4

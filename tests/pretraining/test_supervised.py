@@ -1,5 +1,7 @@
 """The classifier that the supervised method starts from."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,44 @@ def test_the_command_takes_the_form(labelled_images: Path, tmp_path: Path) -> No
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["difference_head.weight"].shape[0] == 2
     assert "accuracy_spd" in (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("layout", ["folder", "list", "shards"])
+def test_a_class_beyond_their_number_is_named_with_its_file(
+    layout: str, labelled_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = labelled_images
+    if layout == "list":
+        images = tmp_path / "list.txt"
+        lines = [f"{path}\t{number % 7}" for number, path in enumerate(sorted(labelled_images.iterdir()))]
+        images.write_text("\n".join(lines))
+    data = [f"--data.init_args.root={images}"]
+    if layout == "shards":
+        with tarfile.open(tmp_path / "0.tar", "w") as tar:
+            for number, path in enumerate(sorted(labelled_images.iterdir())):
+                tar.add(path, f"{number}.jpg")
+                label = tarfile.TarInfo(f"{number}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(b"2"))
+        shards = {"urls": tmp_path / "0.tar", "epoch_images": 12, "batch_size": 4, "num_workers": 0, "image_size": 40}
+        data = [
+            "--data=anomalib_spd.data.ImageShards",
+            *(f"--data.init_args.{key}={value}" for key, value in shards.items()),
+        ]
+    command = [
+        "pretrain",
+        *recipe("supervised_spd"),
+        *_small(labelled_images, tmp_path / "run", "--trainer.max_epochs", "1"),
+    ]
+    assert main([*command, *data, "--model.init_args.num_classes", "2"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    number, file = (6, "n00000_6.jpg") if layout == "list" else (2, "n00002_11.jpg")
+    expected = {
+        "folder": f"error: {labelled_images / file} has the class number 2, ",
+        "list": " has the class number 2, ",
+        "shards": "error: An image of the batch has the class number 2, ",
+    }[layout]
+    assert expected in error
+    classes = 7 if layout == "list" else 3
+    assert f"num_classes=2, numbers from 0: give --model.init_args.num_classes {classes}, or images of so many" in error
+    assert not list((tmp_path / "run").rglob("*.ckpt"))

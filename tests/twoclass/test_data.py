@@ -192,3 +192,13 @@ def test_balanced_batches_hold_both_classes_equally(root: Path) -> None:
     # 6 normal and 3 anomalous images
     assert share[False] == pytest.approx(1 / 3)
     assert share[True] == pytest.approx(1 / 2, abs=0.08)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (8, [8]), (3, [3, 3, 3]), (5, [5, 4]), (1, [1] * 9)])
+def test_a_last_batch_of_one_image_is_left_out_and_said(
+    root: Path, balanced: bool, batch_size: int, sizes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ready(visa(root), balanced=balanced, train_batch_size=batch_size)
+    assert [len(batch.image) for batch in data.train_dataloader()] == sizes
+    assert ("a last batch of one image is left out" in caplog.text) == (sum(sizes) < 9)
