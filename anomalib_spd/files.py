@@ -101,7 +101,10 @@ def content_digests(paths: Iterable[Path]) -> dict[Path, str]:
     Raises:
         OSError: a file is missing or cannot be read; the message names it.
     """
-    cache = cache_folder("digests") / "files.json"
+    try:
+        cache = cache_folder("digests") / "files.json"
+    except OSError:  # who has no home notes nothing
+        cache = Path(os.devnull) / "files.json"
     known, new, digests = _read_cache(cache), dict[str, list[Any]](), dict[Path, str]()
     for path in dict.fromkeys(paths):
         # the third is of the last change, of content or time: a copy may have the time of what it replaces

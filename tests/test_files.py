@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anomalib_spd import files
 from anomalib_spd.files import atomic_folder, atomic_write, cache_folder, data_folder, digest, first_few, sha256_of
 
 
@@ -113,3 +114,23 @@ def test_first_few() -> None:
     assert first_few([]) == ""
     assert first_few(["a", "b", "c"]) == "a, b, c"
     assert first_few(f"{number}" for number in range(9)) == "0, 1, 2, ..."
+
+
+def test_digests_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "ANOMALIB_SPD_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}["uid not found"])
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"has no home folder. Set ANOMALIB_SPD_HOME"):
+        files.cache_folder("digests")
+    assert files.content_digests([tmp_path / "file"]) == {tmp_path / "file": files.sha256_of(tmp_path / "file")}
+
+
+def test_foreign_text_is_one_line_without_control_characters() -> None:
+    assert files.one_line("a\n\tb\x1b[31m \x9b \u202ec\udcff é 日本") == "a b\ufffd[31m \ufffd \ufffdc\ufffd é 日本"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._a.jpg", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "Thumbs.db"])
+def test_hidden_and_system_entries(name: str) -> None:
+    assert files.is_system_entry(name)
+    assert not files.is_system_entry(f"a{name}")

@@ -25,8 +25,8 @@ from anomalib_spd.backbones.record import (
     NAME_PATTERN,
     WEIGHTS_FILE,
     Backbone,
+    leave_out_folders,
     plain_settings,
-    without_folders,
 )
 from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
@@ -53,8 +53,7 @@ def add(
 ) -> Backbone:
     """Add a backbone to the user's registry, all of it or nothing, and register it with timm.
 
-    What is not given is taken from the checkpoint, where that states it. Of absolute paths in texts and settings the last
-    part stays.
+    What is not given is taken from the checkpoint, where that states it.
 
     Args:
         name: ``NAME`` or ``NAME.TAG``, what detectors will be given.
@@ -119,17 +118,17 @@ def add(
             network.architecture,
             replace(
                 known,
-                settings=plain_settings(known.settings if settings is None else settings),
-                data=without_folders(data or known.data),
-                recipe=without_folders("; ".join(filter(None, notes))),
-                command=without_folders(command or known.command),
+                settings=known.settings if settings is None else plain_settings(settings),
+                data=data or known.data,
+                recipe="; ".join(filter(None, notes)),
+                command=command or known.command,
                 checkpoint=known.checkpoint or source.file.name,
                 checkpoint_sha256=known.checkpoint_sha256 or checksum,
             ),
             model_args=network.model_args,
             license_id=license_id or source.license_id or "other",
             origin_url=origin_url or source.origin_url,
-            description=without_folders(description),
+            description=description,
         )
     register()
     return find(name)
@@ -187,6 +186,8 @@ def remove(name: str) -> None:
 def export(name: str, folder: str | Path) -> Path:
     """Copy a backbone into a folder that works without this package, as ``local-dir:FOLDER``.
 
+    Of the absolute paths in its record and card, such as those of the command that made it, the last parts are copied.
+
     Args:
         name: of a backbone of the catalogue or of the user's own.
         folder: is made; may exist if it is empty.
@@ -208,6 +209,7 @@ def export(name: str, folder: str | Path) -> Path:
                 if (backbone.folder / file).is_file():
                     # contents alone: the modes are those of the target's owner, not those of the registry
                     shutil.copyfile(backbone.folder / file, temporary / file)
+            leave_out_folders(temporary)
     except OSError as error:
         _check_empty(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."

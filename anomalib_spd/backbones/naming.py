@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anomalib_spd.files import first_few
 
 # of two networks that fit, the one that is meant: what MoCo, SimSiam and this package train, beside keys and teachers
-TRAINED = re.compile(r"(^|\.)((base_)?encoder|encoder_q)\.$")
+TRAINED = re.compile(r"(^|\.)((base_)?encoder|encoder_q)\.((_orig_mod|module)\.)*$")
 # the slow copy of a network that is trained beside it
 MOMENTUM = re.compile("encoder_k|momentum")
 

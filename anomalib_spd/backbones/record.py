@@ -28,7 +28,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?")
 _LARGEST_CONFIG = 2**24
 # the folders of an absolute path, or of one from home, in a command line, a recipe or a setting
 _FOLDERS = re.compile(
-    r"""(?<![^\s'"=:,(\[])(?:(?:file://)?/(?=[^\s/])|~[^\s/]*/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'",:)\]/\\]*[\\/])*"""
+    r"""(?<![^\s'"`=:,(\[])(?:(?:file://)?/(?=[^\s/])|~[^\s/]*/|[A-Za-z]:[\\/]|\\\\)(?:[^\s'"`,:)\]/\\]*[\\/])*"""
 )
 
 
@@ -61,8 +61,8 @@ class Provenance:
     checkpoint_sha256: str = ""
 
     def has_settings(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether the weights were trained with these settings, compared as JSON: a tuple equals a list."""
-        return plain_settings(self.settings) == plain_settings(settings)
+        """Return whether the weights were trained with these settings, compared as JSON, without the folders of paths."""
+        return bool(_without_folders(self.settings) == _without_folders(plain_settings(settings)))
 
     def summary(self) -> str:
         """Return method, settings and recipe in one line; empty where none is known."""
@@ -80,9 +80,9 @@ class Provenance:
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON holds them; what JSON cannot hold becomes its text. Of absolute paths the last part stays."""
+    """Return settings as JSON holds them; what JSON cannot hold becomes its text."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
-    return {key: _without_folders(value) for key, value in plain.items()}
+    return plain
 
 
 def _without_folders(value: Any) -> Any:
@@ -94,8 +94,17 @@ def _without_folders(value: Any) -> Any:
 
 
 def without_folders(text: str) -> str:
-    """Return text with the last parts alone of the absolute paths in it: a machine's folders do not belong into a record."""
+    """Return text with the last parts alone of the absolute paths in it."""
     return _FOLDERS.sub("", text)
+
+
+def leave_out_folders(folder: Path) -> None:
+    """Leave the folders of this machine out of an exported record and its card."""
+    config = read_config(folder)
+    config["anomalib_spd"]["provenance"] = _without_folders(config["anomalib_spd"]["provenance"])
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if (card := folder / CARD_FILE).is_file():
+        card.write_text(without_folders(card.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -59,11 +59,14 @@ def read_image(file: Path | str | BinaryIO, white: float | None = None) -> Tenso
             raise ValueError(
                 f"Pillow's mode {image.mode} has no value of white; give it as `white`, or convert to 8 bits"
             )
-        values = np.asarray(image, np.float32)
+        values = np.array(image, np.float32)  # a copy, changed in place: images can be large
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinite values")
-    gray = torch.from_numpy(np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
-    return gray.expand(3, -1, -1).contiguous()
+    values /= white
+    np.clip(values, 0, 1, out=values)
+    values *= 255
+    np.rint(values, out=values)
+    return torch.from_numpy(values.astype(np.uint8)).expand(3, -1, -1).contiguous()
 
 
 def read_mask(file: Path | str) -> Tensor:

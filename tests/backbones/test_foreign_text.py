@@ -1,4 +1,4 @@
-"""Text of a foreign folder is one plain line, and a machine's folders are in no record."""
+"""Text of a foreign folder is one plain line, and a machine's folders are in no exported record."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_text_of_a_folder_that_was_copied_into_the_registry(
     assert _is_plain(out + err)
 
 
-def test_a_machines_folders_are_in_no_record(save: Any, tmp_path: Path) -> None:
+def test_a_machines_folders_are_in_no_exported_record(save: Any, tmp_path: Path) -> None:
     path = save()
     command = f"anomalib-spd backbones add mine_spd {path} --architecture test_efficientnet --data=~/own"
     settings = {
@@ -70,17 +70,21 @@ def test_a_machines_folders_are_in_no_record(save: Any, tmp_path: Path) -> None:
         "url": "https://a.b/c/d",
         "eta": 0.1,
     }
-    backbone = add(
+    added = add(
         "mine_spd", path, "test_efficientnet", command=command, data=f"images of {tmp_path}/own", settings=settings
     )
+    # here, the command can be given again
+    assert added.provenance.command == command
+    folder = export("mine_spd", tmp_path / "parcel")
     for file in ("config.json", "README.md"):
-        assert str(tmp_path) not in (backbone.folder / file).read_text()
-    provenance = backbone.provenance
+        assert str(tmp_path) not in (folder / file).read_text()
+    provenance = add("copy_spd", folder).provenance
     assert provenance.command == command.replace(f"{path.parent}/", "").replace("~/", "")
     assert provenance.settings["url"] == "https://a.b/c/d"
     assert provenance.settings["deep"] == {"list": ["local-dir:x"]}
-    assert provenance.has_settings(settings)
-    assert not provenance.has_settings(settings | {"eta": 0.2})
+    for each in (added.provenance, provenance):
+        assert each.has_settings(settings)
+        assert not each.has_settings(settings | {"eta": 0.2})
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_from_end_to_end(save: Any, registry: Path, tmp_path: Path, capsys: pyte
     out = capsys.readouterr().out
     provenance = find("mine_spd.v1").provenance
     assert provenance.command == (
-        f"anomalib-spd backbones add mine_spd.v1 {path.name} --architecture resnet18 --license mit --data own"
+        f"anomalib-spd backbones add mine_spd.v1 {path} --architecture resnet18 --license mit --data own"
     )
     for text in ("resnet18", "mit", provenance.command, provenance.sha256, "the checksum is right", str(registry)):
         assert text in out
