@@ -47,7 +47,7 @@ class Plan:
         cell: which one.
         model: ``class_path`` and ``init_args`` of the detector.
         data: of the data module.
-        published: data set and category of published figures, if there are any.
+        published: data set, category and protocol of published figures, if there are any.
         weights_sha256: of the backbone's file; of its tensors, if they are timm's.
         files_sha256: of the images; see :func:`~anomalib_spd.data.ready.fingerprint`.
         architecture: of the backbone.
@@ -58,7 +58,7 @@ class Plan:
     cell: Cell
     model: Config
     data: Config
-    published: dict[str, str] | None = None
+    published: Config | None = None
     weights_sha256: str | None = None
     files_sha256: str | None = None
     architecture: str | None = None

@@ -36,7 +36,8 @@ class Grid:
             arguments that some detectors have here, by their label. A data module that takes a ``draw`` of its training
             images gets the seed for it by default.
         data: ``class_path`` and ``init_args`` of anomalib's data module, and as ``published`` the name of the data set
-            (``mvtec``, ``visa``) whose published figures the report puts beside these.
+            (``mvtec``, ``visa``) whose published figures the report puts beside these; with their ablations:
+            ``{dataset: mvtec, variants: true}``.
         seeds: of the detectors, and of the trainings of backbones that have a name for each.
         comparisons: pairs (A, B) of backbones of which the report gives A minus B; by default every later one minus the
             first.
@@ -153,10 +154,17 @@ class Grid:
                 )
         return trainings
 
-    def published(self, category: str) -> dict[str, str] | None:
-        """Return data set and category of the published figures that belong beside these, if any."""
-        dataset = self._category_entry(category)["published"]
-        return {"dataset": dataset, "category": category} if dataset else None
+    def published(self, category: str) -> Config | None:
+        """Return data set, category and, if it is no one-class run, protocol of the published figures that belong beside these."""
+        entry = self._category_entry(category)
+        if not entry["published"]:
+            return None
+        asked = entry["published"] if isinstance(entry["published"], Mapping) else {"dataset": entry["published"]}
+        arguments = entry["init_args"]
+        protocols = {"highshot": "2cls_highshot", "fewshot": f"2cls_{arguments.get('shots')}shot"}
+        protocol = protocols.get(arguments.get("protocol", ""))
+        own = str(arguments.get("category", category))
+        return {**asked, "category": own, **({"protocol": protocol} if protocol else {})}
 
     def model_config(self, cell: Cell) -> Config:
         """Return ``class_path`` and ``init_args`` of the detector of a cell."""

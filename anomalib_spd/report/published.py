@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent / "published"
 AVERAGE = "average"
 DATASETS = {"mvtec": "MVTec AD", "visa": "VisA"}
 # anomalib's classes that the papers call by another name, in lower case
-PAPERS_NAMES = {"fastpatchcore": "patchcore", "stfpm": "stpm"}
+PAPERS_NAMES = {"fastpatchcore": "patchcore", "stfpm": "stpm", "segmenter": "unet"}
 
 
 class Comparison(NamedTuple):
@@ -46,27 +46,38 @@ def published() -> pd.DataFrame:
 
 
 def lookup(
-    dataset: str, category: str, detector: str, coreset_sampling_ratio: float | None, metric: str
+    dataset: str,
+    category: str,
+    detector: str,
+    coreset_sampling_ratio: float | None,
+    metric: str,
+    *,
+    protocol: str = "1cls",
+    variants: bool = False,
 ) -> pd.DataFrame:
-    """Return what was published of a cell of the one-class protocol, without ablations.
+    """Return what was published of a cell.
 
     Args:
         dataset: ``mvtec`` or ``visa``.
         category: anomalib's name, or ``AVERAGE``.
         detector: ``patchcore``, ``padim``, ...
-        coreset_sampling_ratio: of PatchCore.
+        coreset_sampling_ratio: of PatchCore; figures whose ratio is not known belong to any.
         metric: its name.
+        protocol: ``1cls``, or one of VisA's 2-class protocols.
+        variants: return ablations too, named in ``method``.
 
     Returns:
         Rows of ``published()`` in the papers' order, with ``source``: paper and table.
     """
     known = published()
-    asked = {"dataset": dataset, "category": category, "detector": detector, "metric": metric}
-    rows = known[(known[list(asked)] == asked).all(axis=1) & (known["protocol"] == "1cls") & (known["variant"] == "")]
+    asked = {"dataset": dataset, "category": category, "detector": detector, "metric": metric, "protocol": protocol}
+    rows = known[(known[list(asked)] == asked).all(axis=1) & (variants | (known["variant"] == ""))]
     ratio = np.nan if coreset_sampling_ratio is None else coreset_sampling_ratio
-    rows = rows[np.isclose(rows["coreset_sampling_ratio"], ratio, rtol=1e-6, atol=0, equal_nan=True)]
+    ratios = rows["coreset_sampling_ratio"]
+    rows = rows[np.isclose(ratios, ratio, rtol=1e-6, atol=0) | ratios.isna()]
     return rows.assign(
-        source=rows["paper"] + " paper" + rows["table"].map(lambda table: f", table {table}" * bool(table))
+        method=rows["method"] + rows["variant"].map(lambda variant: f", {variant}" * bool(variant)),
+        source=rows["paper"] + " paper" + rows["table"].map(lambda table: f", table {table}" * bool(table)),
     )
 
 
@@ -83,19 +94,24 @@ def comparisons(grid: GridResults, detector: str) -> list[Comparison]:
         return []
     runs = grid.runs[(grid.runs["detector"] == detector) & (grid.runs["status"] == "done")]
     runs = runs[runs["published_dataset"].notna()].drop_duplicates("category")
+    for column, usual in (("published_protocol", "1cls"), ("published_variants", False)):
+        runs[column] = runs[column].fillna(usual) if column in runs else usual
     found = [
-        _comparison(grid, detector, metric, str(dataset), of)
-        for dataset, of in runs.groupby("published_dataset", sort=False)
+        _comparison(grid, detector, metric, str(dataset), str(protocol), of)
+        for (dataset, protocol), of in runs.groupby(["published_dataset", "published_protocol"], sort=False)
         for metric in LABELS
     ]
     return [comparison for comparison in found if comparison]
 
 
-def _comparison(grid: GridResults, detector: str, metric: str, dataset: str, runs: pd.DataFrame) -> Comparison | None:
+def _comparison(
+    grid: GridResults, detector: str, metric: str, dataset: str, protocol: str, runs: pd.DataFrame
+) -> Comparison | None:
     # rows: categories, then the papers' average; columns: our backbones, then the papers' methods
     whole = f"all of {DATASETS.get(dataset, dataset)}, as printed"
     name = papers_name(runs["class_path"].iloc[0])
     ratio = runs["coreset_sampling_ratio"].iloc[0] if "coreset_sampling_ratio" in runs else None
+    variants = bool(runs["published_variants"].any())
     means = grid.means[(grid.means["detector"] == detector) & (grid.means["metric"] == metric)]
     figures = [
         (row.category, f"{row.backbone} (here)", row.value, format_mean(row.value, row.sd))
@@ -105,7 +121,9 @@ def _comparison(grid: GridResults, detector: str, metric: str, dataset: str, run
     notes: dict[str, int] = {}
     theirs: list[str] = []
     for label, category in [*runs[["category", "published_category"]].values, (whole, AVERAGE)]:
-        for row in lookup(dataset, category, name, None if pd.isna(ratio) else ratio, metric).itertuples():
+        for row in lookup(
+            dataset, category, name, None if pd.isna(ratio) else ratio, metric, protocol=protocol, variants=variants
+        ).itertuples():
             mark = f" [{notes.setdefault(row.note, len(notes) + 1)}]" if row.note else ""
             theirs.append(f"{row.method} ({row.source})")
             figures.append((label, theirs[-1], row.value, f"{row.value:.3f}{mark}"))

@@ -198,7 +198,8 @@ def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str
     assert screw[-3:] == ["0.848", "0.949", "0.871"]
     assert screw[2] == tables(markdown)["patchcore_0.01"][4][3]
     candle = next(row for row in rows if row[0] == "candle")
-    assert candle[-3:] == ["0.909", "0.984", "0.956"]
+    # the last column is of a figure of the average alone
+    assert candle[-4:] == ["0.909", "0.984", "0.956", "-"]
     averages = [row for row in rows if row[0] == "all of MVTec AD, as printed"]
     assert [row[1:] for row in averages] == [
         ["-", "-", "0.960", "0.981", "0.980"],

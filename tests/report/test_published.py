@@ -8,6 +8,8 @@ import pytest
 from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC
 from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 
+from anomalib_spd.benchmark.grid import Grid
+from anomalib_spd.config_files import load_config_files
 from anomalib_spd.report.published import AVERAGE, lookup, published
 
 # (table, method, metric) whose printed average is not the mean of its rows, rounded to 3 decimals
@@ -95,3 +97,29 @@ def test_lookup_says_where_a_figure_stands_and_keeps_to_the_one_class_protocol()
     ]
     assert rows["note"].str.contains("reading note").all()
     assert lookup("visa", AVERAGE, "unet", None, "pixel_AUPR_visa").empty
+
+
+def test_every_stored_figure_can_be_looked_up() -> None:
+    for row in published().itertuples():
+        ratio = None if pd.isna(row.coreset_sampling_ratio) else row.coreset_sampling_ratio
+        asked = (row.dataset, row.category, row.detector, ratio, row.metric)
+        found = lookup(*asked, protocol=row.protocol, variants=True)
+        name = f"{row.method}, {row.variant}" if row.variant else row.method
+        assert row.value in found.set_index("method")["value"][[name]].tolist()
+        assert (name in lookup(*asked, protocol=row.protocol)["method"].tolist()) == (not row.variant)
+    # a ratio that is not known belongs to any
+    assert 0.393 in lookup("visa", AVERAGE, "patchcore", 0.1, "pixel_AUPR_visa")["value"].tolist()
+
+
+@pytest.mark.parametrize("recipe", ["visa_2cls_highshot", "visa_2cls_fewshot", "visa_1cls", "mvtec"])
+def test_shipped_grids_ask_for_figures_that_are_there(recipe: str) -> None:
+    content = load_config_files([f"benchmark/{recipe}.yaml"])
+    grid = Grid(**{key: each for key, each in content.items() if key != "results"})
+    for label in grid.categories:
+        asked = grid.published(label)
+        assert asked is not None
+        protocol = asked.get("protocol", "1cls")
+        known = published()[published()["protocol"] == protocol]
+        assert asked["dataset"] in set(known["dataset"])
+        assert asked["category"] in {*VISA, *MVTEC}
+    assert protocol == {"visa_2cls_highshot": "2cls_highshot", "visa_2cls_fewshot": "2cls_10shot"}.get(recipe, "1cls")
