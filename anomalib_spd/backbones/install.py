@@ -257,6 +257,8 @@ def _check_empty(folder: Path) -> None:
 
 
 def _check_sha256(file: Path, expected: str | None) -> str:
+    if file.exists() and not file.is_file():  # reading a pipe or a device would not end
+        raise ValueError(f"{file} is no file. Give a checkpoint file or an exported folder.")
     try:
         found = sha256_of(file)
     except OSError as error:

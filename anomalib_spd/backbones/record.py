@@ -158,6 +158,12 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[\w.]+", value))
 
 
+def _are_arguments(value: Any) -> bool:
+    # what decides where timm takes weights from is no part of an architecture
+    others = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "features_only"}
+    return isinstance(value, dict) and others.isdisjoint(value)
+
+
 _TEXT = ("text", lambda value: isinstance(value, str))
 _TEXT_OR_NONE = ("text", lambda value: value is None or isinstance(value, str))
 _NUMBERS = ("one number per channel", lambda value: _are(_is_number, value, 3) or _are(_is_number, value, 1))
@@ -177,6 +183,7 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_features": ("a positive whole number", _is_integer),
     "num_classes": ("a whole number", lambda value: _is_integer(value, 0)),
     "settings": ("a mapping", lambda value: isinstance(value, dict)),
+    "model_args": ("arguments of the architecture alone", _are_arguments),
     "crop_pct": ("a number", lambda value: value is None or _is_number(value)),
 }
 
@@ -234,14 +241,19 @@ class Backbone:
                 folder=folder,
                 architecture=config["architecture"],
                 pretrained_cfg=_plain_text(pretrained_cfg | {"num_classes": config["num_classes"]}),
-                model_args=dict(config.get("model_args", {})),
+                model_args=config.get("model_args", {}),
                 layers=tuple(ours["layers"]),
                 n_features=ours["n_features"],
                 provenance=Provenance(**_plain_text(ours["provenance"])),
             )
             check_types(
                 {**backbone.provenance.to_json(), **backbone.pretrained_cfg}
-                | {"architecture": backbone.architecture, "layers": backbone.layers, "n_features": backbone.n_features}
+                | {
+                    "architecture": backbone.architecture,
+                    "model_args": backbone.model_args,
+                    "layers": backbone.layers,
+                    "n_features": backbone.n_features,
+                }
             )
             backbone.timm_cfg()  # a field that timm does not know fails here, not while names are registered
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entrypoint, register_model
 from torch import nn
 
@@ -148,12 +149,32 @@ def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[...
             if pretrained:
                 backbone.verify()
         create = model_entrypoint(backbone.architecture)
-        model: nn.Module = create(pretrained=pretrained, pretrained_cfg=pretrained_cfg, **backbone.model_args | kwargs)
+        try:
+            model: nn.Module = create(
+                pretrained=pretrained, pretrained_cfg=pretrained_cfg, **backbone.model_args | kwargs
+            )
+        except Exception:
+            _check_arguments(backbone)  # the record's arguments are to blame, or else the caller's
+            raise
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = model_name
     entrypoint.__doc__ = f"Backbone {model_name!r} of the anomalib_spd registry, a stock timm model."
     return entrypoint
+
+
+def _check_arguments(backbone: Backbone) -> None:
+    """Check that timm can build a backbone's architecture with the arguments of its record.
+
+    Raises:
+        ValueError: where it cannot.
+    """
+    try:
+        with torch.device("meta"):
+            model_entrypoint(backbone.architecture)(pretrained=False, **backbone.model_args)
+    except Exception as error:  # timm does not check them
+        text = f"timm cannot build {backbone.architecture} with {backbone.model_args}: {type(error).__name__}: {error}"
+        raise ValueError(one_line(f"Backbone {backbone.name!r} cannot be used: {text}")) from error
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -162,9 +162,10 @@ def _read_folder(folder: Path, network_is_given: bool) -> Source:
         record = dict(config.get("pretrained_cfg", config))
         known = {each.name for each in fields(PretrainedCfg)}
         cfg = PretrainedCfg(**{key: record[key] for key in known & record.keys()}).to_dict()
-        check_types(cfg | {"architecture": config["architecture"]})
+        model_args = config.get("model_args", {})
+        check_types(cfg | {"architecture": config["architecture"], "model_args": model_args})
         stated = find_network(config["architecture"])
-        network = Network(stated.architecture, stated.model_args | config.get("model_args", {}), cfg)
+        network = Network(stated.architecture, stated.model_args | model_args, cfg)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             one_line(

@@ -238,7 +238,8 @@ WRONG_TYPES: dict[str, tuple[dict[str, Any], str]] = {
     "own architecture": ({"architecture": "broken_spd"}, "'broken_spd', which timm does not have"),
     "num_classes": ({"num_classes": "many"}, "num_classes is 'many', expected a whole number"),
     "negative classes": ({"num_classes": -1}, "num_classes is '-1'"),
-    "model_args": ({"model_args": "wide"}, "ValueError"),
+    "model_args": ({"model_args": "wide"}, "model_args is 'wide', expected arguments"),
+    "weights as an argument": ({"model_args": {"pretrained": True}}, "model_args is"),
     "mean": ({"pretrained_cfg": {"mean": "0.5"}}, "mean is '0.5', expected one number per channel"),
     "std": ({"pretrained_cfg": {"std": [1, 2]}}, "std is"),
     "input_size": ({"pretrained_cfg": {"input_size": [3, "224", 224]}}, "input_size is"),
@@ -270,6 +271,23 @@ def test_the_name_of_a_backbone_with_wrong_types_says_so(case: str, save: Any) -
         with pytest.raises(ValueError, match=f"'broken_spd' cannot be used: .*{message}") as raised:
             ask("broken_spd")
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("arguments", [{"no_such": 1}, {"channel_multiplier": "wide"}])
+def test_the_name_of_a_backbone_with_arguments_that_timm_refuses_says_so(arguments: dict[str, Any], save: Any) -> None:
+    folder = add("broken_spd", save(), "test_efficientnet").folder
+    config = json.loads((folder / "config.json").read_text()) | {"model_args": arguments}
+    (folder / "config.json").write_text(json.dumps(config))
+    register()
+    for more in ({}, {"features_only": True}):
+        with pytest.raises(ValueError, match="'broken_spd' cannot be used: timm cannot build test_efficientnet with"):
+            timm.create_model("broken_spd", **more)
+
+
+def test_an_argument_of_the_callers_is_their_own_error(save: Any) -> None:
+    add("good_spd", save(), "test_efficientnet")
+    with pytest.raises(TypeError, match="no_such"):
+        timm.create_model("good_spd", no_such=1)
 
 
 def test_whatever_is_in_a_folder_the_import_survives(save: Any, registry: Path) -> None:

@@ -1,6 +1,7 @@
 """What a backbone can be made from: architectures by name, checkpoints that name theirs, folders, statistics."""
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,10 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "arguments": (_break_config(model_args={"no_such": 1}), "timm cannot build test_efficientnet"),
     "channels": (_break_config(model_args={"in_chans": 4}), "for images of 4 channels"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "Cannot read .*model.safetensors"),
+    "a pipe": (
+        lambda folder: ((folder / "model.safetensors").unlink(), os.mkfifo(folder / "model.safetensors")),
+        r"model\.safetensors is no file",
+    ),
     "weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "not a complete safetensors file"),
 }
 
