@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+#: that a file may have, aliases counted as what they stand for
+MOST_VALUES = 50_000
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -28,6 +31,40 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"no such file: {name}; files that ship with the package are in {SHIPPED}")
 
 
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        ValueError: it is not YAML, or its aliases repeat too many values.
+    """
+    try:
+        _check_aliases(path)
+        return yaml.safe_load(path.read_bytes())
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _check_aliases(path: Path) -> None:
+    """Check that a YAML file is not endless: aliases of aliases multiply, and one may stand for what it is in."""
+    if _size(yaml.compose(path.read_bytes(), yaml.SafeLoader), {}) > MOST_VALUES:
+        raise ValueError(f"its aliases repeat more than {MOST_VALUES} values: write out what it needs")
+
+
+def _load(path: Path) -> Any:
+    _check_aliases(path)
+    return OmegaConf.load(path)
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return the number of values below a node, each as often as aliases repeat it."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1  # of a node that holds itself
+        children = [] if node is None or isinstance(node, yaml.ScalarNode) else node.value
+        flat = [part for each in children for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_size(each, known) for each in flat)
+    return known[id(node)]
+
+
 def load_config_files(names: Sequence[str], values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the merged content of configuration files.
 
@@ -43,14 +80,14 @@ def load_config_files(names: Sequence[str], values: Mapping[str, Any] | None = N
     """
     where = ", ".join(names)
     try:
-        config = OmegaConf.merge({}, *(OmegaConf.load(find_config(name)) for name in names))
+        config = OmegaConf.merge({}, *(_load(find_config(name)) for name in names))
         for key, value in (values or {}).items():
             OmegaConf.update(config, key, value)
         content: Any = OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
         first_line = str(error).splitlines()[0]
         raise ValueError(f"{where}: {first_line}: set it, as in NAME=VALUE anomalib-spd ...") from None
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
     return dict(content)
 

@@ -57,6 +57,12 @@ def atomic_write(path: Path, *, sync: bool = True, remove_stale: bool = False) -
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, see :func:`atomic_write`; bytes of file names that are no text are written as escapes."""
+    with atomic_write(path) as file:
+        file.write(text.encode(errors="backslashreplace"))
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a folder beside ``path`` that takes its name in one step when the block ends without an error.

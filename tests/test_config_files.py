@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_spd.config_files import SHIPPED, find_config, merge_config_files
+from anomalib_spd.config_files import SHIPPED, find_config, merge_config_files, read_yaml
 
 
 def write(path: Path, text: str) -> str:
@@ -50,3 +50,31 @@ def test_what_cannot_be_read_is_an_error_of_one_line(tmp_path: Path, content: st
 
 def test_a_command_line_without_files_stays_as_it_is() -> None:
     assert merge_config_files(["--help", "--workers=2"]) == ["--help", "--workers=2"]
+
+
+BOMBS = {
+    "many": "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(30)),
+    "keys": "a0: &a0 {x: y}\n" + "".join(f"a{n + 1}: &a{n + 1} {{b: *a{n}, c: *a{n}}}\n" for n in range(40)),
+    "itself": "a: &a [*a]\n",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_aliases_of_aliases_are_bounded(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "bomb.yaml", BOMBS[name])
+    with pytest.raises(SystemExit, match=r"^error: .*bomb\.yaml: its aliases repeat more than \d+ values"):
+        merge_config_files(["--config", file])
+    with pytest.raises(ValueError, match=r"^.*bomb\.yaml: its aliases repeat more than \d+ values"):
+        read_yaml(Path(file))
+
+
+def test_a_few_aliases_are_fine(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "shared: &shared {layers: [a, b]}\none: *shared\ntwo: {<<: *shared, x: 1}\n")
+    (config,) = merge_config_files(["--config", file])
+    assert json.loads(config.removeprefix("--config="))["two"] == {"layers": ["a", "b"], "x": 1}
+
+
+def test_endless_nesting_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path / "deep.yaml", "a: " + "[" * 20_000)
+    with pytest.raises(SystemExit, match=r"^error: .*deep\.yaml: "):
+        merge_config_files(["--config", file])

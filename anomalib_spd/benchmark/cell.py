@@ -1,5 +1,6 @@
 """One cell of a grid: a stock anomalib run and its record."""
 
+import inspect
 import math
 import os
 import platform
@@ -7,11 +8,12 @@ import tempfile
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from pydoc import locate
+from typing import Any, cast
 
 import timm
 import torch
@@ -24,10 +26,11 @@ from lightning.pytorch import Trainer, seed_everything
 from anomalib_spd.backbones import available
 from anomalib_spd.benchmark.build import Config, build
 from anomalib_spd.benchmark.features import SharedFeatures
+from anomalib_spd.benchmark.grid import backbone_parameter
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
 from anomalib_spd.data.masks import has_masks
-from anomalib_spd.data.ready import fingerprint, set_up
+from anomalib_spd.data.ready import fingerprint, naming_unreadable, set_up
 from anomalib_spd.files import digest
 from anomalib_spd.metrics import METRICS
 from anomalib_spd.version import __version__
@@ -47,6 +50,7 @@ class Plan:
         cell: which one.
         model: ``class_path`` and ``init_args`` of the detector.
         data: of the data module.
+        trainer: arguments of Lightning's trainer.
         published: data set, category and protocol of published figures, if there are any.
         weights_sha256: of the backbone's file; of its tensors, if they are timm's.
         files_sha256: of the images; see :func:`~anomalib_spd.data.ready.fingerprint`.
@@ -58,6 +62,7 @@ class Plan:
     cell: Cell
     model: Config
     data: Config
+    trainer: Config = field(default_factory=dict[str, Any])
     published: Config | None = None
     weights_sha256: str | None = None
     files_sha256: str | None = None
@@ -66,16 +71,22 @@ class Plan:
     threads: int = 1
 
     @property
+    def backbone(self) -> str | None:
+        """Name of the backbone; None where the detector takes none."""
+        name = self.model["init_args"].get(backbone_parameter(self.model["class_path"]))
+        return None if name is None else str(name)
+
+    @property
     def origin(self) -> dict[str, Any]:
         """The part of the record that is known before the run, and identifies the measurement."""
         return {
             "backbone": {
-                "name": self.model["init_args"]["backbone"],
+                "name": self.backbone,
                 "architecture": self.architecture,
                 "weights_sha256": self.weights_sha256,
             },
             "files_sha256": self.files_sha256,
-            "config": {"model": self.model, "data": self.data},
+            "config": {"model": self.model, "data": self.data, **({"trainer": self.trainer} if self.trainer else {})},
             "published": self.published,
         }
 
@@ -104,13 +115,14 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
         )
     seed_everything(plan.cell.seed, workers=True, verbose=False)
     # raw scores: anomalib's normalization clips them, which makes ties
-    stock = {"post_processor": False, "visualizer": False, "evaluator": False}
+    takes = inspect.signature(cast(type, locate(plan.model["class_path"]))).parameters
+    stock = {name: False for name in ("post_processor", "visualizer", "evaluator") if name in takes}
     model = build(AnomalibModule, {**plan.model, "init_args": {**plan.model["init_args"], **stock}})
     model.evaluator = evaluator(model, data)
     is_shared = shared is not None and shared.serve(model)
     _saved_seconds(shared)
     recorder = ScoreRecorder()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming_unreadable(data):
         # bare-bones: no checkpoint of the memory bank, no log. Validation would only fit the post-processor; a stock run
         # has equal figures with --trainer.limit_val_batches 0, as validation draws a random number
         engine = Engine(
@@ -119,13 +131,16 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
             accelerator=plan.accelerator,
             barebones=True,
             limit_val_batches=0,
+            **plan.trainer,
         )
         started = time.perf_counter()
         engine.fit(model, datamodule=data)
-        fit = time.perf_counter() - started + _saved_seconds(shared)
+        fit = time.perf_counter() - started + (saved_in_fit := _saved_seconds(shared))
         engine.test(model, datamodule=data, verbose=False)
-        inference = recorder.seconds + _saved_seconds(shared)
-    seconds = {"fit": fit, "inference": inference, "total": time.perf_counter() - start}
+        inference = recorder.seconds + (saved_in_test := _saved_seconds(shared))
+    # as if the cell had run alone, like its parts
+    total = time.perf_counter() - start + saved_in_fit + saved_in_test
+    seconds = {"fit": fit, "inference": inference, "total": total}
     scores = recorder.scores()
     record = describe(plan, engine.trainer, data, recorder, scores, seconds)
     return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, scores
@@ -222,12 +237,14 @@ def failure(plan: Plan, error: BaseException) -> dict[str, Any]:
     }
 
 
-def weights(backbone: str) -> tuple[str | None, str | None]:
-    """Return SHA-256 and architecture of a backbone; None if it cannot be loaded.
+def weights(backbone: str | None) -> tuple[str | None, str | None]:
+    """Return SHA-256 and architecture of a backbone; None if there is none, or it cannot be loaded.
 
     Args:
         backbone: name in the registry or in timm.
     """
+    if backbone is None:
+        return None, None
     if backbone in (registered := available()):
         return registered[backbone].provenance.sha256, registered[backbone].architecture
     with suppress(Exception):

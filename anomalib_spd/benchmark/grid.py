@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from pydoc import locate
 from typing import Any, cast
@@ -14,9 +14,27 @@ from anomalib.models.components import AnomalibModule
 
 from anomalib_spd.benchmark.build import Config, check
 from anomalib_spd.benchmark.results import Cell
+from anomalib_spd.text import did_you_mean
 
 # labels become names of folders, and stand in tables
 LABEL = re.compile(r"[\w.+-]+( [\w.+-]+)*")
+LONGEST_LABEL = 60
+DATA_KEYS = ("class_path", "init_args", "published")
+ENTRY_KEYS = {
+    "backbones": ("backbone", "init_args", "finetune"),
+    "detectors": ("class_path", "init_args", "data", "trainer"),
+    "categories": ("class_path", "init_args", "published", "detectors"),
+}
+#: by which detectors of anomalib take their backbone, the first that there is
+BACKBONE_PARAMETERS = ("backbone", "encoder_name", "rgb_backbone", "teacher_backbone")
+
+
+class GridError(ValueError):
+    """What is wrong with a grid; ``lines`` has all of it, one a line."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = list(lines)
+        super().__init__("\n".join(self.lines))
 
 
 @dataclass(frozen=True)
@@ -28,9 +46,12 @@ class Grid:
             cell: one backbone a category, or trainings that differ in nothing but their seed. Or a mapping: the name as
             ``backbone``; as ``init_args``, arguments of some detectors, by their label (``{padim: {n_features: 550}}``);
             as ``finetune``, the training that makes the backbone before the cells if the registry does not have it: keys
-            of a configuration of ``anomalib-spd finetune``, and ``config``, the files whose values these keys replace.
+            of a configuration of ``anomalib-spd finetune``, and ``config``, the files whose values these keys replace;
+            with ``per: dataset`` one backbone is made of the images of all categories.
         detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone; as ``data``,
-            arguments of the data module that this detector needs (``{normal_only: true}``).
+            arguments of the data module that this detector needs (``{normal_only: true}``); as ``trainer``, arguments of
+            Lightning's trainer, such as its ``max_epochs`` if it trains. One that takes no backbone measures the same
+            under every backbone's label.
         categories: label -> what differs from ``data``: ``init_args`` (``category`` is the label by default),
             ``published``; or a ``class_path`` of another data module with all of its ``init_args``. As ``detectors``,
             arguments that some detectors have here, by their label. A data module that takes a ``draw`` of its training
@@ -44,7 +65,7 @@ class Grid:
         title: of the report.
 
     Raises:
-        ValueError: a label cannot be a folder, a name refers to nothing, or an axis is empty.
+        GridError: a label cannot be a folder, a name refers to nothing, or an axis is empty.
     """
 
     backbones: Mapping[str, Any]
@@ -56,41 +77,64 @@ class Grid:
     title: str = "Benchmark"
 
     def __post_init__(self) -> None:
+        if errors := self._label_errors() or self._entry_errors():
+            raise GridError(errors)
+
+    def _label_errors(self) -> list[str]:
+        """Return what is wrong with the axes, without which there are no cells."""
+        errors = []
         for axis in ("backbones", "detectors", "categories", "seeds"):
             labels = list(getattr(self, axis))
             if not labels or len(set(labels)) < len(labels):
-                raise ValueError(f"{axis} must name at least one, each once; got {labels}")
-            if axis != "seeds" and (wrong := [label for label in labels if not LABEL.fullmatch(str(label))]):
-                raise ValueError(
-                    f"{axis}: {wrong} cannot be the name of a folder; use letters, digits, single spaces and . _ + -"
+                errors.append(f"{axis} must name at least one, each once; got {labels}")
+            if axis != "seeds" and (wrong := [label for label in labels if not _can_be_folder(str(label))]):
+                errors.append(
+                    f"{axis}: {wrong} cannot be the name of a folder; use letters, digits, single spaces and . _ + -, at "
+                    f"most {LONGEST_LABEL}"
                 )
+        return errors
+
+    def _entry_errors(self) -> list[str]:
+        """Return what is wrong with entries, of whatever class."""
+        errors = []
         for label in self.backbones:
             entry = self._backbone_entry(label)
             if not isinstance(entry.get("backbone"), str):
-                raise ValueError(
+                errors.append(
                     f"backbones: {label}: expected a name, or a mapping with one as 'backbone', got "
                     f"{self.backbones[label]!r}"
                 )
-            if unknown := set(re.findall("{.*?}", entry["backbone"])) - {"{category}", "{seed}"}:
-                raise ValueError(
-                    f"backbones: {label}: a name may have {{category}} and {{seed}}, got {sorted(unknown)}"
-                )
-            self._check_labels("detectors", entry.get("init_args", {}), label)
+            elif unknown := set(re.findall("{.*?}", entry["backbone"])) - {"{category}", "{seed}"}:
+                errors.append(f"backbones: {label}: a name may have {{category}} and {{seed}}, got {sorted(unknown)}")
+            errors += self._unknown_labels("detectors", entry.get("init_args", {}), label)
         for category in self.categories:
             entry = self._category_entry(category)
             if not inspect.isclass(locate(str(entry["class_path"]))):
-                raise ValueError(
+                errors.append(
                     f"categories: {category}: {entry['class_path']!r} is not the import path of a data module's class"
                 )
-            self._check_labels("detectors", entry.get("detectors", {}), category)
+            errors += self._unknown_labels("detectors", entry.get("detectors", {}), category)
         for pair in self.comparisons:
-            self._check_labels("backbones", pair, "comparisons")
+            errors += self._unknown_labels("backbones", pair, "comparisons")
             if len(set(pair)) != 2:
-                raise ValueError(f"comparisons: expected pairs of two backbones, got {list(pair)}")
+                errors.append(f"comparisons: expected pairs of two backbones, got {list(pair)}")
+        return [*self._unknown_keys(), *errors] if errors else []
 
-    def _check_labels(self, axis: str, labels: Sequence[str] | Mapping[str, Any], where: str) -> None:
-        if unknown := [label for label in labels if label not in getattr(self, axis)]:
-            raise ValueError(f"{where}: {unknown} is none of the {axis}: {', '.join(getattr(self, axis))}")
+    def _unknown_labels(self, axis: str, labels: Sequence[str] | Mapping[str, Any], where: str) -> list[str]:
+        unknown = [label for label in labels if label not in getattr(self, axis)]
+        return [f"{where}: {unknown} is none of the {axis}: {', '.join(getattr(self, axis))}"] if unknown else []
+
+    def _unknown_keys(self) -> list[str]:
+        entries: list[tuple[str, Any, tuple[str, ...]]] = [("data", self.data, DATA_KEYS)]
+        for axis, keys in ENTRY_KEYS.items():
+            entries += [(f"{axis}: {label}", entry, keys) for label, entry in getattr(self, axis).items()]
+        return [
+            f"{where}: unknown key {key!r}{did_you_mean(str(key), keys)}; it may have {', '.join(keys)}"
+            for where, entry, keys in entries
+            if isinstance(entry, Mapping)
+            for key in entry
+            if key not in keys
+        ]
 
     def _backbone_entry(self, label: str) -> Mapping[str, Any]:
         entry = self.backbones[label]
@@ -147,10 +191,16 @@ class Grid:
                 key: value.format(category=cell.category, seed=cell.seed) if isinstance(value, str) else value
                 for key, value in entry["finetune"].items()
             }
-            config = _plain({**config, "data": self._shared_data_config(cell), "seed_everything": cell.seed})
+            if (per := config.pop("per", "category")) not in ("category", "dataset"):
+                raise ValueError(f"backbones: {cell.backbone}: per is 'category' or 'dataset', got {per!r}")
+            data: Any = self._shared_data_config(cell)
+            if per == "dataset":
+                data = [self._shared_data_config(replace(cell, category=each)) for each in self.categories]
+            config = _plain({**config, "data": data, "seed_everything": cell.seed})
             if trainings.setdefault(name, config) != config:
                 raise ValueError(
-                    f"backbones: {cell.backbone}: {name!r} would be made in several ways; have {{category}} and {{seed}} in it"
+                    f"backbones: {cell.backbone}: {name!r} would be made in several ways; have {{category}} and {{seed}} in it, "
+                    "or one made per: dataset"
                 )
         return trainings
 
@@ -172,8 +222,15 @@ class Grid:
         init_args = dict(detector.get("init_args", {}))
         init_args |= self._backbone_entry(cell.backbone).get("init_args", {}).get(cell.detector, {})
         init_args |= self._category_entry(cell.category).get("detectors", {}).get(cell.detector, {})
-        init_args["backbone"] = self.backbone(cell.backbone, cell.category, cell.seed)
+        parameter = backbone_parameter(detector.get("class_path"))
+        # a detector with encoders of its own names may have one of them
+        if parameter == "backbone" or (parameter and parameter not in init_args):
+            init_args[parameter] = self.backbone(cell.backbone, cell.category, cell.seed)
         return _plain({"class_path": detector.get("class_path"), "init_args": init_args})
+
+    def trainer_config(self, cell: Cell) -> Config:
+        """Return the arguments of Lightning's trainer of a cell."""
+        return _plain(self.detectors[cell.detector].get("trainer", {}))
 
     def data_config(self, cell: Cell) -> Config:
         """Return ``class_path`` and ``init_args`` of the data module of a cell."""
@@ -194,24 +251,49 @@ class Grid:
         return _plain(asdict(self))
 
     def check(self) -> None:
-        """Check every detector and data module against its class, before anything is run.
+        """Check every key, and every detector and data module against its class, before anything is run.
 
         Raises:
-            ValueError: an argument that the class does not take, or of another type.
+            GridError: keys that are unknown, arguments that a class does not take, or of another type.
         """
-        checked = set()
+        if errors := self.errors():
+            raise GridError(errors)
+
+    def errors(self) -> list[str]:
+        """Return what :meth:`check` finds, a line each."""
+        errors = dict.fromkeys(self._unknown_keys())
+        for where, base, config in self.classes():
+            try:
+                check(base, config)
+            except ValueError as error:
+                errors[f"{where}: {error}"] = None
+        return list(errors)
+
+    def classes(self) -> list[tuple[str, type, Config]]:
+        """Return the distinct detectors and data modules: where the grid has them, the base class, and the configuration."""
+        distinct: dict[str, tuple[str, type, Config]] = {}
         for cell in self.cells():
-            for base, config, where in (
-                (AnomalibModule, self.model_config(cell), f"detectors: {cell.detector}"),
-                (AnomalibDataModule, self.data_config(cell), f"categories: {cell.category}"),
+            for where, base, config in (
+                (f"detectors: {cell.detector}", AnomalibModule, self.model_config(cell)),
+                (f"categories: {cell.category}", AnomalibDataModule, self.data_config(cell)),
             ):
-                if (text := json.dumps(config, sort_keys=True)) in checked:
-                    continue
-                checked.add(text)
-                try:
-                    check(base, config)
-                except ValueError as error:
-                    raise ValueError(f"{where}: {error}") from None
+                distinct.setdefault(json.dumps(config, sort_keys=True), (where, base, config))
+        return list(distinct.values())
+
+
+def backbone_parameter(class_path: Any) -> str | None:
+    """Return the parameter by which a detector's class takes its backbone; None where it takes none.
+
+    Args:
+        class_path: of the class.
+    """
+    detector: Any = locate(str(class_path))
+    takes = inspect.signature(detector).parameters if inspect.isclass(detector) else {"backbone": None}
+    return next((name for name in BACKBONE_PARAMETERS if name in takes), None)
+
+
+def _can_be_folder(label: str) -> bool:
+    return len(label) <= LONGEST_LABEL and bool(LABEL.fullmatch(label)) and bool(label.strip("."))
 
 
 def _plain(config: Config) -> Config:

@@ -1,10 +1,12 @@
 """The records of a benchmark grid: a folder for each cell with ``cell.json`` and ``scores.npz``, and one table of all."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from anomalib_spd.files import atomic_write
 from anomalib_spd.metrics import METRICS
+from anomalib_spd.text import printable
 
 RECORD = "cell.json"
 SCORES = "scores.npz"
@@ -114,6 +117,7 @@ class Result:
 
         Raises:
             OSError: they are missing.
+        ValueError: they are damaged.
         """
         return read_scores(self.scores_file)
 
@@ -144,7 +148,22 @@ def read(results: Path) -> Iterator[Result]:
         ValueError: a ``cell.json`` cannot be read.
     """
     for path in sorted((results / "cells").glob(f"*/*/*/*/{RECORD}")):
-        yield read_record(path)
+        if result := on_record(path.parent):
+            yield result
+
+
+def on_record(folder: Path) -> Result | None:
+    """Return the record of a cell; None where there is none, or where the scores of a measured cell are missing or cut off.
+
+    Args:
+        folder: of the cell.
+
+    Raises:
+        ValueError: its ``cell.json`` is no record.
+    """
+    path = folder / RECORD
+    result = read_record(path) if path.is_file() else None
+    return result if result and (not result.done or is_zipfile(result.scores_file)) else None
 
 
 def read_record(path: Path) -> Result:
@@ -157,12 +176,32 @@ def read_record(path: Path) -> Result:
         ValueError: the file is no record.
     """
     try:
-        record = json.loads(path.read_text())
-        return Result(Cell(**record["cell"]), record, path.parent)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        record = json.loads(path.read_bytes())
+        cell = Cell(**record["cell"])
+        _check_record(cell, record)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not the record of a cell ({error!r}): remove its folder to measure it again"
         ) from None
+    return Result(cell, record, path.parent)
+
+
+def _check_record(cell: Cell, record: dict[str, Any]) -> None:
+    """Check what the tables and the report read.
+
+    Raises:
+        ValueError: a value is not what it should be; other errors, where a key is missing or has another type.
+    """
+    wrong = [name for name in ("backbone", "detector", "category") if not isinstance(getattr(cell, name), str)]
+    wrong += ["seed"] * (not isinstance(cell.seed, int)) + ["status"] * (record["status"] not in ("done", "failed"))
+    wrong += [name for name, value in record["metrics"].items() if not 0 <= value <= 1]
+    wrong += [name for name, value in record.get("seconds", {}).items() if not 0 <= value < math.inf]
+    mappings = ("sizes", "backbone", "config", "versions", "undefined", "published")
+    wrong += [name for name in mappings if not isinstance(record.get(name) or {}, dict)]
+    if record["status"] == "failed":
+        wrong += [name for name in ("type", "message") if not isinstance(record["error"][name], str)]
+    if wrong:
+        raise ValueError(f"unexpected values of {', '.join(wrong)}")
 
 
 def read_scores(path: Path) -> Scores:
@@ -173,9 +212,31 @@ def read_scores(path: Path) -> Scores:
 
     Raises:
         OSError: it is missing.
+        ValueError: it is damaged.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        return Scores(**{field.name: arrays[field.name] for field in fields(Scores)})
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            scores = Scores(**{field.name: arrays[field.name] for field in fields(Scores)})
+        _check_scores(scores)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise nearly anything
+        raise ValueError(
+            f"{path} is damaged, it does not hold the scores of a cell ({error!r}): remove its folder, and run the "
+            "benchmark again"
+        ) from None
+    return scores
+
+
+def _check_scores(scores: Scores) -> None:
+    for name, dimensions in zip(("anomaly_map", "pixel_positive", "pixel_negative"), (3, 2, 2), strict=True):
+        if getattr(scores, name).ndim != dimensions:
+            raise ValueError(f"{name} has {getattr(scores, name).ndim} dimensions")
+    lengths = {len(array) for name, array in vars(scores).items() if name != "false_positive_score"}
+    if len(lengths) > 1 or scores.pixel_positive.shape != scores.pixel_negative.shape:
+        raise ValueError(f"arrays of {sorted(lengths)} images")
+    if scores.false_positive_score.shape != FALSE_POSITIVE_RATES.shape:
+        raise ValueError(f"false_positive_score of shape {scores.false_positive_score.shape}")
 
 
 def runs_table(results: Iterable[Result]) -> pd.DataFrame:
@@ -247,10 +308,10 @@ def _row(result: Result) -> dict[str, Any]:
         "name": backbone.get("name"),
         "architecture": backbone.get("architecture"),
         "files_sha256": record.get("files_sha256"),
-        **{f"{name}_seconds": value for name, value in record["seconds"].items()},
+        **{f"{name}_seconds": value for name, value in record.get("seconds", {}).items()},
         **{key: record.get(key) for key in ("features_shared", "peak_memory_bytes")},
         **sizes,
         **{key: record.get(key) for key in ("device", "threads")},
-        "error": f"{error['type']}: {' '.join(error['message'].split())}" if error else None,
+        "error": printable(f"{error['type']}: {error['message']}") if error else None,
         **{f"version_{package}": number for package, number in record.get("versions", {}).items()},
     }

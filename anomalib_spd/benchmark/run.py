@@ -2,10 +2,10 @@
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from anomalib.models.components import AnomalibModule
 from filelock import FileLock, Timeout
 
 from anomalib_spd.benchmark import cell as one_cell
-from anomalib_spd.benchmark.build import Config, check
+from anomalib_spd.benchmark.build import check
+from anomalib_spd.benchmark.checks import check_grid
 from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.output import output_to
-from anomalib_spd.benchmark.results import RECORD, Cell, Result, read_record, write, write_runs
+from anomalib_spd.benchmark.results import RECORD, Cell, Result, on_record, write, write_runs
 from anomalib_spd.benchmark.runners import Runner
 from anomalib_spd.benchmark.trainings import train
-from anomalib_spd.data.ready import fingerprint
+from anomalib_spd.files import write_text
 
 GRID = "grid.yaml"
 LOG = "log.txt"
@@ -70,16 +71,16 @@ def run(
         log: takes a line whenever a training has ended.
 
     Raises:
-        ValueError: the grid is not well formed, recorded cells were measured with other settings, or another process
-            runs a grid in this folder.
+        GridError: the grid is not well formed, or what it reads is not there.
+        ValueError: recorded cells were measured with other settings, or another process runs a grid in this folder.
     """
-    grid.check()
+    files = check_grid(grid)
     results.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(results / ".lock", timeout=0):
             train(grid, results, runner, accelerator=accelerator, threads=threads, log=log)
-            known, queue = _recorded(results, plans(grid, accelerator, threads))
-            (results / GRID).write_text(yaml.safe_dump(grid.plain(), sort_keys=False))
+            known, queue = _recorded(results, plans(grid, files, accelerator, threads))
+            write_text(results / GRID, yaml.safe_dump(grid.plain(), sort_keys=False))
             try:
                 ended = _measure_all(queue, results, runner, report)
             finally:
@@ -90,34 +91,33 @@ def run(
     return Outcome(len(ended) - len(failed), len(known), failed)
 
 
-def plans(grid: Grid, accelerator: str = "auto", threads: int = 1) -> list[list[one_cell.Plan]]:
-    """Return the settings of every cell, by group. Backbones or data that cannot be read fail later, in their cells.
+def plans(
+    grid: Grid, files: Mapping[str, str], accelerator: str = "auto", threads: int = 1
+) -> list[list[one_cell.Plan]]:
+    """Return the settings of every cell, by group. Backbones that cannot be loaded fail later, in their cells.
 
     Args:
         grid: what is measured.
+        files: see :func:`~anomalib_spd.benchmark.checks.check_grid`.
         accelerator: as Lightning names it.
         threads: of torch on the CPU.
     """
-    names = {grid.backbone(cell.backbone, cell.category, cell.seed) for cell in grid.cells()}
-    weights = {name: one_cell.weights(name) for name in sorted(names)}
-    files: dict[str, str | None] = {}
+    weights = cache(one_cell.weights)
 
     def plan(cell: Cell) -> one_cell.Plan:
-        data = grid.data_config(cell)
-        if (key := json.dumps(data, sort_keys=True)) not in files:
-            files[key] = _files_sha256(data)
-        sha256, architecture = weights[grid.backbone(cell.backbone, cell.category, cell.seed)]
-        return one_cell.Plan(
+        model, data = grid.model_config(cell), grid.data_config(cell)
+        settings = one_cell.Plan(
             cell,
-            grid.model_config(cell),
+            model,
             data,
+            grid.trainer_config(cell),
             grid.published(cell.category),
-            weights_sha256=sha256,
-            architecture=architecture,
-            files_sha256=files[key],
+            files_sha256=files[json.dumps(data, sort_keys=True)],
             accelerator=accelerator,
             threads=threads,
         )
+        sha256, architecture = weights(settings.backbone)
+        return replace(settings, weights_sha256=sha256, architecture=architecture)
 
     return [[plan(cell) for cell in group] for group in grid.groups()]
 
@@ -175,8 +175,7 @@ def _recorded(results: Path, groups: Sequence[Group]) -> tuple[list[Result], lis
     for group in groups:
         left = []
         for plan in group:
-            path = plan.cell.folder(results) / RECORD
-            result = read_record(path) if path.is_file() else None
+            result = on_record(plan.cell.folder(results))
             if result is None or not result.done:
                 left.append(plan)
             else:
@@ -207,11 +206,10 @@ def _unrecorded(results: Path, group: Group, ended: list[Result]) -> Group:
     left = []
     known = {result.cell for result in ended}
     for plan in group:
-        path = plan.cell.folder(results) / RECORD
         if plan.cell in known:
             continue
-        if path.is_file():
-            ended.append(read_record(path))
+        if result := on_record(plan.cell.folder(results)):
+            ended.append(result)
         else:
             left.append(plan)
     return left
@@ -223,18 +221,13 @@ def _shared_features(group: Group) -> SharedFeatures | None:
     Without them every detector computes its own, or fails by itself.
     """
     try:
+        group = [plan for plan in group if "backbone" in plan.model["init_args"]]
         models = {plan.cell.detector: plan.model for plan in group}.values()
         layers = {layer for model in models for layer in check(AnomalibModule, model).get("layers") or ()}
-        backbone = group[0].model["init_args"]["backbone"]
+        backbone = group[0].model["init_args"]["backbone"] if group else ""
         pyramid: Any = timm.create_model(backbone, features_only=True)
         ordered = [layer for layer in pyramid.feature_info.module_name() if layer in layers]
         return SharedFeatures(backbone, ordered) if ordered else None
     except Exception:
         traceback.print_exc()
         return None
-
-
-def _files_sha256(config: Config) -> str | None:
-    with suppress(Exception):
-        return fingerprint(one_cell.ready_data(config))
-    return None

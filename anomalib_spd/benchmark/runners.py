@@ -6,10 +6,14 @@ Both take a group of cells and return a future, which fails only if the process 
 import logging
 import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from anomalib_spd import backbones
@@ -38,6 +42,9 @@ class Processes(Runner):
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        #: of the processes; those that are ended cannot remove their own
+        self._temporary = tempfile.TemporaryDirectory(prefix="anomalib_spd-", ignore_cleanup_errors=True)
+        self._started: set[BaseProcess] = set()
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
@@ -45,10 +52,22 @@ class Processes(Runner):
 
     def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Start a piece of work at once."""
-        pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=(dict(os.environ),))
+        before = set(multiprocessing.active_children())
+        arguments = dict(os.environ), self._temporary.name
+        pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=arguments)
         future = pool.submit(work, *args, **kwargs)
         pool.shutdown(wait=False)
+        running = set(multiprocessing.active_children())
+        self._started = (self._started & running) | (running - before)
         return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes that are running, and remove their temporary files."""
+        for process in self._started:
+            process.kill()  # Lightning would go on to the end of a batch; what is written is whole
+        for process in self._started:
+            process.join()
+        self._temporary.cleanup()
 
 
 class Ray(Runner):
@@ -92,14 +111,18 @@ class Ray(Runner):
         self._ray.shutdown()
 
 
-def _start(environment: dict[str, str]) -> None:
+def _start(environment: dict[str, str], temporary: str) -> None:
     """Take over the parent's environment, and end when the parent is killed: a new start of the grid must not meet this process.
 
     Args:
         environment: of the parent; a forked process has the environment, and the registry, of the time when its original began.
+        temporary: folder of temporary files.
     """
     os.environ.clear()
     os.environ.update(environment)
+    os.environ["TMPDIR"] = tempfile.tempdir = temporary
+    # of Ctrl-C in a terminal the parent alone tells: it ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import_module(PRELOADED)  # if the process is no copy
     backbones.register()
     parent = multiprocessing.parent_process()
@@ -107,6 +130,7 @@ def _start(environment: dict[str, str]) -> None:
     def watch() -> None:
         if parent is not None:
             parent.join()
+            shutil.rmtree(temporary, ignore_errors=True)
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

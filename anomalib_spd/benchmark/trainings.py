@@ -92,7 +92,10 @@ def full_recipe(options: Config, where: str) -> Config:
     files = values.pop("config", [])
     for key in [key for key in values if key.startswith("model.") and not key.startswith("model.init_args.")]:
         values[key.replace("model.", "model.init_args.", 1)] = values.pop(key)  # short, as on the command line
-    content = load_config_files([files] if isinstance(files, str) else files, values)
+    try:
+        content = load_config_files([files] if isinstance(files, str) else files, values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     if unknown := sorted(content.keys() - KEYS):
         raise ValueError(f"{where}: a training has no {', '.join(unknown)}; expected some of {', '.join(sorted(KEYS))}")
     try:
@@ -125,7 +128,9 @@ def train_one(name: str, recipe: Config, folder: Path, accelerator: str, threads
         try:
             finetune(
                 lambda: build(TrainingModule, model),
-                build(AnomalibDataModule, data),
+                [build(AnomalibDataModule, each) for each in data]
+                if isinstance(data, list)
+                else build(AnomalibDataModule, data),
                 name,
                 folder=folder,
                 seed=arguments.pop("seed_everything"),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_spd.benchmark import run as benchmark
-from anomalib_spd.benchmark.grid import Grid
-from anomalib_spd.benchmark.results import RUNS, Result
+from anomalib_spd.benchmark.grid import Grid, GridError
+from anomalib_spd.benchmark.results import RUNS, Result, read
+from anomalib_spd.benchmark.run import Outcome
 from anomalib_spd.benchmark.runners import Processes, Ray, Runner
 from anomalib_spd.config_files import merge_config_files
+from anomalib_spd.text import printable
 
 PROGRAM = "anomalib-spd benchmark"
 
@@ -41,27 +44,73 @@ def run(args: list[str]) -> int:
         args: what follows ``anomalib-spd benchmark``.
     """
     options = parse(args)
-    results, threads = options.results, options.threads or max(1, (os.cpu_count() or 1) // options.workers)
-    grid = grid_of(options)
-    with _runner(options, threads) as runner, _Display() as display:
-        outcome = benchmark.run(
-            grid,
-            results,
-            runner,
-            accelerator=options.accelerator,
-            threads=threads,
-            report=display.show,
-            log=display.log,
-        )
+    results, threads = options.results, options.threads or default_threads(options.workers)
+    try:
+        outcome = _run(options, results, threads)
+    except KeyboardInterrupt:
+        return _stopped(signal.SIGINT, results)
+    except _Terminated:
+        return _stopped(signal.SIGTERM, results)
+    except GridError as error:
+        for line in error.lines:
+            print("error:", line, file=sys.stderr)
+        return 1
     for result in outcome.failed:
         failure = result.record["error"]
-        print(f"failed: {result.cell}: {failure['type']}: {' '.join(failure['message'].split())}", file=sys.stderr)
+        print(printable(f"failed: {result.cell}: {failure['type']}: {failure['message']}"), file=sys.stderr)
     print(
         f"{outcome.measured} cells measured, {outcome.known} recorded before, {len(outcome.failed)} failed: {results}"
     )
     print(f"Table of all cells: {results / RUNS}")
     print(f"Tables and pictures: anomalib-spd report {results}")
     return 1 if outcome.failed else 0
+
+
+class _Terminated(BaseException):
+    """The process was asked to end; not an ``Exception``, which a cell would record."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _stopped(by: signal.Signals, results: Path) -> int:
+    recorded = sum(1 for _ in read(results))
+    print(
+        f"stopped by {by.name}: {recorded} cells are recorded in {results}; the same command goes on", file=sys.stderr
+    )
+    return 128 + by
+
+
+def _run(options: Namespace, results: Path, threads: int) -> Outcome:
+    grid = grid_of(options)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with _runner(options, threads) as runner, _Display() as display:
+            return benchmark.run(
+                grid,
+                results,
+                runner,
+                accelerator=options.accelerator,
+                threads=threads,
+                report=display.show,
+                log=display.log,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def default_threads(workers: int) -> int:
+    """Return the CPU threads of a worker: ``OMP_NUM_THREADS``, or an equal share of the CPUs that this process may use.
+
+    Args:
+        workers: how many run at a time.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isdecimal() and int(given):
+        return int(given)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cpus or 1) // workers)
 
 
 def grid_of(options: Namespace) -> Grid:

@@ -8,7 +8,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
+from anomalib_spd.text import did_you_mean
 from anomalib_spd.version import __version__
 
 #: command -> its line in the help; ``anomalib_spd.cli.COMMAND`` has a function ``run(args) -> status``
@@ -49,8 +51,12 @@ def main(args: Sequence[str] | None = None) -> int:
                 raise
             print("error:", " ".join(str(error).split()), file=sys.stderr)
             return 1
+    stock: Any = import_module("anomalib.cli.cli").AnomalibCLI
+    known = [*COMMANDS, *stock.subcommands(), *stock.anomalib_subcommands(), "install"]
+    if command not in known:
+        _parser().error(f"there is no command {command!r}{did_you_mean(command, known)}; there are: {', '.join(known)}")
     import_module("anomalib.loggers").configure_logger()
-    import_module("anomalib.cli.cli").AnomalibCLI([command, *rest])
+    stock([command, *rest])
     return 0
 
 

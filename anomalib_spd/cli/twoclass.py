@@ -16,7 +16,7 @@ from anomalib_spd.benchmark import cell as judge
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import RECORD, Cell, write
 from anomalib_spd.cli.training import TrainingCLI
-from anomalib_spd.data.ready import fingerprint, set_up
+from anomalib_spd.data.ready import fingerprint, naming_unreadable, set_up
 from anomalib_spd.files import atomic_write
 from anomalib_spd.report.tables import LABELS
 from anomalib_spd.twoclass.base import TwoClassModule
@@ -84,10 +84,11 @@ def _run(cli: TwoClassCLI) -> None:
     model.evaluator = judge.evaluator(model, data)
 
     start = time.perf_counter()
-    cli.fit()
-    fit = time.perf_counter() - start
-    chosen = cli.best.best_model_path if cli.best else ""
-    trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
+    with naming_unreadable(data):
+        cli.fit()
+        fit = time.perf_counter() - start
+        chosen = cli.best.best_model_path if cli.best else ""
+        trainer.test(model, datamodule=data, ckpt_path=chosen or None, verbose=False, weights_only=True)
     seconds = {"fit": fit, "inference": cli.recorder.seconds, "total": time.perf_counter() - start}
     scores = cli.recorder.scores()
     record = judge.describe(plan, trainer, data, cli.recorder, scores, seconds)

@@ -1,9 +1,9 @@
 """Makes anomalib's data modules ready: checked, downloaded, split alike each time, and told apart by their files."""
 
-import difflib
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +14,10 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image
 
-from anomalib_spd.files import content_digests, digest
+from anomalib_spd.files import content_digests, digest, first_few
+from anomalib_spd.text import did_you_mean
 
 
 def set_up(data: AnomalibDataModule, seed: int) -> None:
@@ -91,10 +93,34 @@ def categories_of(module: type[AnomalibDataModule]) -> Sequence[str]:
     return ()
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return for example ``", did you mean 'bottle'?"``, or nothing where no known name is similar."""
-    similar = difflib.get_close_matches(name, known, 1)
-    return f", did you mean {similar[0]!r}?" if similar else ""
+@contextmanager
+def naming_unreadable(data: AnomalibDataModule) -> Iterator[None]:
+    """Name the files that cannot be read as images, if what is done in the block with the data module fails.
+
+    Args:
+        data: the data module, set up.
+
+    Raises:
+        OSError: with the names; where all can be read, the block's own error.
+    """
+    try:
+        yield
+    except Exception as error:
+        files = dict.fromkeys(path for *_, files, _ in _rows(data) for path in files)
+        if bad := [str(path) for path in files if not _is_readable(path)]:
+            raise OSError(
+                f"{len(bad)} of {len(files)} files cannot be read as images: {first_few(bad)}; replace or remove them"
+            ) from error
+        raise
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception:  # Pillow raises nearly anything for damaged files
+        return False
+    return True
 
 
 def fingerprint(data: AnomalibDataModule) -> str:
@@ -108,6 +134,20 @@ def fingerprint(data: AnomalibDataModule) -> str:
     Raises:
         OSError: a file is missing or cannot be read; the message names it.
     """
+    rows = _rows(data)
+    digests = content_digests(path for *_, files, _ in rows for path in files)
+    folders = [image.parent for *_, image, _, drawn in rows if not (drawn and image.is_relative_to(drawn))]
+    root = os.path.commonpath(folders) if folders else None
+
+    def line(split: str, label: int, image: Path, files: list[Path], drawn: Path | None) -> str:
+        name = image.relative_to(drawn if drawn and image.is_relative_to(drawn) else root or "")
+        return " ".join([split, str(label), *(digests[path] for path in files), name.as_posix()])
+
+    return digest("\n".join(sorted(line(*row) for row in rows)))
+
+
+def _rows(data: AnomalibDataModule) -> list[tuple[str, int, Path, list[Path], Path | None]]:
+    """Return split, label, image, files (of image, mask, depth) and, of synthetic images, folder of all samples."""
     rows = []
     for split in ("train", "val", "test"):
         part: Any = getattr(data, f"{split}_data", None)
@@ -119,12 +159,4 @@ def fingerprint(data: AnomalibDataModule) -> str:
         for image, label, *paths in part.samples[["image_path", "label_index", *columns]].itertuples(index=False):
             files = [Path(path) for path in paths if isinstance(path, str) and path]
             rows.append((split, int(label), Path(image), files, drawn))
-    digests = content_digests(path for *_, files, _ in rows for path in files)
-    folders = [image.parent for *_, image, _, drawn in rows if not (drawn and image.is_relative_to(drawn))]
-    root = os.path.commonpath(folders) if folders else None
-
-    def line(split: str, label: int, image: Path, files: list[Path], drawn: Path | None) -> str:
-        name = image.relative_to(drawn if drawn and image.is_relative_to(drawn) else root or "")
-        return " ".join([split, str(label), *(digests[path] for path in files), name.as_posix()])
-
-    return digest("\n".join(sorted(line(*row) for row in rows)))
+    return rows

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 from anomalib_spd.benchmark.grid import Grid, pairs
 from anomalib_spd.benchmark.results import Cell, Result, read, read_table, runs_table
 from anomalib_spd.benchmark.run import GRID
+from anomalib_spd.config_files import read_yaml
 from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
 
@@ -94,8 +94,8 @@ def _load_cells(folder: Path, resamples: int) -> GridResults:
             f"{folder} is not a folder of results, it has no {GRID}: give that of 'anomalib-spd benchmark'"
         )
     try:
-        grid = Grid(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (TypeError, yaml.YAMLError) as error:
+        grid = Grid(**read_yaml(path))
+    except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not the configuration of a grid ({error}): run the benchmark again") from None
     on_record = {result.cell: result for result in read(folder)}
     cells = {cell: on_record[cell] for cell in grid.cells() if cell in on_record}

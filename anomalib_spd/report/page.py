@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
 from markupsafe import escape
 
+from anomalib_spd.files import write_text
 from anomalib_spd.report import plots, run_metadata, tables
 from anomalib_spd.report.bootstrap import Interval
 from anomalib_spd.report.comparison import MEAN, GridResults, Pair, load
@@ -109,16 +110,14 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
     output.mkdir(parents=True, exist_ok=True)
     # the page first: an interrupted report is then recognized, and can be written again
     for name, text in texts.items():
-        (output / name).write_text(text, encoding="utf-8")
+        write_text(output / name, text)
     for stale in (output / "plots").rglob("*.svg"):
         stale.unlink()
     for plot in drawn:
-        path = output / plot.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(plot.svg, encoding="utf-8")
+        write_text(output / plot.path, plot.svg)
     for name, table in (("runs", grid.runs), ("means", grid.means), ("intervals", grid.intervals)):
         if len(table):
-            table.to_csv(output / f"{name}.csv", index=False)
+            write_text(output / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
 
 
 def _check_output(output: Path) -> None:
@@ -127,7 +126,9 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"{output} is a file, expected a folder for the report: give another as --output")
     page = output / PAGE
     ours = page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:1000]
-    if output.is_dir() and any(output.iterdir()) and not ours:
+    # a process that was killed may have left an unfinished page
+    others = output.is_dir() and any(not path.name.startswith(f".{PAGE}.") for path in output.iterdir())
+    if others and not ours:
         raise ValueError(f"{output} is neither empty nor an earlier report: give another folder as --output")
 
 

@@ -1,6 +1,8 @@
-"""A detector that ends its process, as the system does when memory runs out; a module that such a process imports."""
+"""Detectors that end their process, as the system does when memory runs out, or wait; a module that such a process imports."""
 
 import os
+import tempfile
+import time
 from typing import Any
 
 from anomalib.models import Padim
@@ -14,3 +16,12 @@ class CrashingDetector(Padim):
 
     def fit(self) -> None:
         os._exit(9)
+
+
+class WaitingDetector(CrashingDetector):
+    """A detector that makes a temporary folder, and waits until its process is ended."""
+
+    def fit(self) -> None:
+        tempfile.mkdtemp()
+        print("waits", flush=True)
+        time.sleep(600)

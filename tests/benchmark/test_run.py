@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,17 +115,6 @@ def test_recorded_cells_are_not_measured_again(root: Path, measured: tuple[Path,
     assert times.items() <= {str(file): file.stat().st_mtime_ns for file in results.rglob("cell.json")}.items()
 
 
-def test_a_failing_cell_is_recorded_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
-    outcome, cells = measure(
-        root, tmp_path, backbones={"none": "no_such_backbone", "a": "small_a"}, seeds=[0], categories={"one": None}
-    )
-    assert outcome.measured == 2
-    assert {result.cell.backbone for result in outcome.failed} == {"none"}
-    error = cells[Cell("none", "PaDiM", "one", 0)].record["error"]
-    assert "no_such_backbone" in error["message"]
-    assert "Traceback" in error["traceback"]
-
-
 def test_a_detector_that_cannot_be_built_does_not_stop_the_others(
     root: Path, measured: tuple[Path, dict[Cell, Result]], tmp_path: Path
 ) -> None:
@@ -138,19 +129,53 @@ def test_a_detector_that_cannot_be_built_does_not_stop_the_others(
         categories={"one": None},
     )
     assert outcome.measured == 1
-    assert "found 10000" in cells[Cell("a", "too many", "one", 0)].record["error"]["message"]
+    error = cells[Cell("a", "too many", "one", 0)].record["error"]
+    assert "found 10000" in error["message"]
+    assert "Traceback" in error["traceback"]
+    assert {result.cell.detector for result in outcome.failed} == {"too many"}
     cell = Cell("a", "PaDiM", "one", 0)
     assert cells[cell].record["features_shared"]
     assert cells[cell].metrics == measured[1][cell].metrics
 
 
-def test_failed_cells_are_tried_again(root: Path, tmp_path: Path) -> None:
-    grid = {"backbones": {"late": "small_late"}, "seeds": [0], "categories": {"one": None}}
-    outcome, _ = measure(root, tmp_path, **grid)
-    assert len(outcome.failed) == 2
-    add_to_registry("small_late", 7, tmp_path)
-    outcome, _ = measure(root, tmp_path, **grid)
-    assert (outcome.measured, outcome.failed) == (2, [])
+@pytest.mark.parametrize("file", ["train/good/001.JPG", "test/bad/002.JPG", "ground_truth/bad/003.png"])
+def test_a_corrupt_image_is_named_and_failed_cells_are_tried_again(
+    root: Path, own: Path, tmp_path: Path, file: str
+) -> None:
+    grid = {**drawn_splits(own), "backbones": {"a": "small_a"}, "seeds": [0]}
+    grid["categories"]["one"]["init_args"].update(normal_test_dir="test/good", val_split_mode="same_as_test")
+    content = (own / file).read_bytes()
+    (own / file).write_bytes(content[: len(content) // 2])
+    outcome, _ = measure(root, tmp_path / "results", **grid)
+    (failed,) = outcome.failed
+    message = failed.record["error"]["message"]
+    assert re.fullmatch(r"1 of \d+ files cannot be read as images: .*; replace or remove them", message)
+    assert str(own / file) in message
+    (own / file).write_bytes(content)
+    outcome, _ = measure(root, tmp_path / "results", **grid)
+    assert (outcome.measured, outcome.failed) == (1, [])
+
+
+def test_a_cell_without_scores_is_not_on_record(
+    root: Path, measured: tuple[Path, dict[Cell, Result]], tmp_path: Path
+) -> None:
+    shutil.copytree(measured[0], tmp_path / "results")
+    lost, cut = (Cell("a", "PaDiM", "one", seed).folder(tmp_path / "results") / "scores.npz" for seed in (0, 1))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:500])
+    assert len(list(read(tmp_path / "results"))) == 14
+    outcome, cells = measure(root, tmp_path / "results")
+    assert (outcome.measured, outcome.known) == (2, 14)
+    assert {cell: result.metrics for cell, result in cells.items()} == {
+        cell: result.metrics for cell, result in measured[1].items()
+    }
+
+
+def test_the_parts_take_no_longer_than_the_whole(measured: tuple[Path, dict[Cell, Result]]) -> None:
+    shared = [result.record for result in measured[1].values() if result.record["features_shared"]]
+    assert len(shared) == 16
+    for record in shared:
+        assert record["seconds"]["fit"] + record["seconds"]["inference"] <= record["seconds"]["total"]
 
 
 def test_another_measurement_under_the_same_name_is_refused(root: Path, tmp_path: Path) -> None:

@@ -131,15 +131,53 @@ def test_a_process_has_the_registry_of_its_start(tmp_path: Path, monkeypatch: py
 
 
 def test_the_exit_status_is_1_where_cells_failed(root: Path, tmp_path: Path) -> None:
-    file = write_config(tmp_path / "grid.yaml", config(root, backbones={"none": "no_such_backbone"}))
+    grid = config(root, backbones={"a": "small_a"})
+    grid["detectors"]["PaDiM"]["init_args"]["n_features"] = 10_000
+    file = write_config(tmp_path / "grid.yaml", grid)
     ended = subprocess.run(
         [*COMMAND, "--config", str(file), "--results", str(tmp_path / "results")], capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert "failed: none / PaDiM / one / seed 0: " in ended.stderr
-    assert "no_such_backbone" in ended.stderr
-    assert "0 cells measured, 0 recorded before, 2 failed" in ended.stdout
+    assert "failed: a / PaDiM / one / seed 0: " in ended.stderr
+    assert "found 10000" in ended.stderr
+    assert "1 cells measured, 0 recorded before, 1 failed" in ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_grid_says_how_to_go_on_and_leaves_nothing(root: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    waiting = {
+        "class_path": "tests.benchmark.crashing_detector.WaitingDetector",
+        "init_args": {"layers": ["blocks.1"]},
+    }
+    detectors = {**config(root)["detectors"], "waiting": waiting}
+    file = write_config(tmp_path / "grid.yaml", config(root, detectors=detectors, backbones={"a": "small_a"}))
+    results, temporary = tmp_path / "results", tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [*COMMAND, "--config", str(file), "--results", str(results), "--accelerator", "cpu", "--threads", "1"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    log = results / "cells/a/waiting/one/seed_0/log.txt"
+    deadline = time.monotonic() + 240
+    while not (log.is_file() and "waits" in log.read_text()) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + sent
+    (line,) = (line for line in error.splitlines() if line.strip())
+    assert line == f"stopped by {sent.name}: 2 cells are recorded in {results}; the same command goes on"
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(process.pid)
+    assert list(temporary.iterdir()) == []
+    assert not [path for path in results.rglob(".*") if path.name != ".lock"]
 
 
 def test_a_file_that_is_no_grid_is_an_error_of_one_line(root: Path, tmp_path: Path) -> None:

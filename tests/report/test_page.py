@@ -205,7 +205,7 @@ def test_the_papers_figures_stand_beside_ours_with_their_footnotes(markdown: str
         ["-", "-", "0.960", "0.981", "0.980"],
         ["-", "-", "0.959 [1]", "0.972", "0.970 [2]"],
     ]
-    assert "[2] printed 0.970, the mean of the rows is 0.9693" in section
+    assert r"\[2\] printed 0.970, the mean of the rows is 0.9693" in section
     mean = next(row for row in rows if row[0] == "mean of 2")
     ours = [float(row[1].split()[0]) for row in rows[2:4]]
     assert float(mean[1]) == pytest.approx(np.mean(ours), abs=0.001)
@@ -350,3 +350,19 @@ def test_tracked_results_of_grids_without_cells_can_be_drawn(tmp_path: Path) -> 
     assert rows["PatchCore 0.01"][-1][:3] == ["mean of 3 (pixel: 2)", "SPD", "3"]
     assert rows["PatchCore 0.01: A minus B"][-4][3:5] == ["+0.004 [-0.015, +0.026]", "+0.010 [-0.010, +0.033]"]
     assert rows["PatchCore 0.01: A minus B"][-4][7] == "**+0.022 [+0.010, +0.033]**"
+
+
+def test_messages_make_no_links_no_images_and_no_rows(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "results", GRID | {"detectors": {"padim": GRID["detectors"]["padim"]}})
+    path = FAILED.folder(results) / "cell.json"
+    record = json.loads(path.read_text())
+    message = "![x](https://a.b/c.png) [here](https://a.b) <b>\x1b[31m\nnew | row"
+    record["error"]["message"] = message
+    path.write_text(json.dumps(record))
+    write_report(results, tmp_path / "report", images=False, resamples=10)
+    text = (tmp_path / "report/report.md").read_text()
+    (line,) = (line for line in text.splitlines() if "a.b/c.png" in line)
+    assert r"!\[x\](https://a.b/c.png) \[here\](https://a.b) \<b\> \[31m new \| row" in line
+    page = (tmp_path / "report/report.html").read_text()
+    assert "![x](https://a.b/c.png) [here](https://a.b) &lt;b&gt; [31m new | row" in page
+    assert "\x1b" not in text + page
