@@ -14,7 +14,7 @@ from anomalib_spd.benchmark.cell import ready_data
 from anomalib_spd.benchmark.grid import Grid, GridError, backbone_parameter
 from anomalib_spd.benchmark.trainings import full_recipe
 from anomalib_spd.data.ready import fingerprint
-from anomalib_spd.text import did_you_mean
+from anomalib_spd.spelling import did_you_mean
 
 
 def check_grid(grid: Grid) -> dict[str, str]:

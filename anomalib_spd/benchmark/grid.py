@@ -14,7 +14,7 @@ from anomalib.models.components import AnomalibModule
 
 from anomalib_spd.benchmark.build import Config, check
 from anomalib_spd.benchmark.results import Cell
-from anomalib_spd.text import did_you_mean
+from anomalib_spd.spelling import did_you_mean
 
 # labels become names of folders, and stand in tables
 LABEL = re.compile(r"[\w.+-]+( [\w.+-]+)*")

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from anomalib_spd.files import atomic_write
+from anomalib_spd.files import atomic_write, one_line
 from anomalib_spd.metrics import METRICS
-from anomalib_spd.text import printable
 
 RECORD = "cell.json"
 SCORES = "scores.npz"
@@ -312,6 +311,6 @@ def _row(result: Result) -> dict[str, Any]:
         **{key: record.get(key) for key in ("features_shared", "peak_memory_bytes")},
         **sizes,
         **{key: record.get(key) for key in ("device", "threads")},
-        "error": printable(f"{error['type']}: {error['message']}") if error else None,
+        "error": one_line(f"{error['type']}: {error['message']}") if error else None,
         **{f"version_{package}": number for package, number in record.get("versions", {}).items()},
     }

@@ -21,7 +21,7 @@ from anomalib_spd.benchmark.results import RUNS, Result, read
 from anomalib_spd.benchmark.run import Outcome
 from anomalib_spd.benchmark.runners import Processes, Ray, Runner
 from anomalib_spd.config_files import merge_config_files
-from anomalib_spd.text import printable
+from anomalib_spd.files import one_line
 
 PROGRAM = "anomalib-spd benchmark"
 
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
         return 1
     for result in outcome.failed:
         failure = result.record["error"]
-        print(printable(f"failed: {result.cell}: {failure['type']}: {failure['message']}"), file=sys.stderr)
+        print(one_line(f"failed: {result.cell}: {failure['type']}: {failure['message']}"), file=sys.stderr)
     print(
         f"{outcome.measured} cells measured, {outcome.known} recorded before, {len(outcome.failed)} failed: {results}"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from anomalib_spd.text import did_you_mean
+from anomalib_spd.spelling import did_you_mean
 from anomalib_spd.version import __version__
 
 #: command -> its line in the help; ``anomalib_spd.cli.COMMAND`` has a function ``run(args) -> status``

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 
 from anomalib_spd.files import content_digests, digest, first_few
-from anomalib_spd.text import did_you_mean
+from anomalib_spd.spelling import did_you_mean
 
 
 def set_up(data: AnomalibDataModule, seed: int) -> None:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from anomalib_spd.files import one_line
 from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED
 from anomalib_spd.report.comparison import MEAN, GridResults
-from anomalib_spd.text import printable
 
 #: labels of the metrics in a report, by name
 LABELS = {metric.name: metric.label for metric in METRICS if metric.in_report}
@@ -84,4 +84,4 @@ def format_difference(value: float) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return text that Markdown prints as it stands, also inside a table: on one line, without links and images."""
-    return re.sub(r"([\\`*|<>#~&\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", printable(text))
+    return re.sub(r"([\\`*|<>#~&\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", one_line(text))

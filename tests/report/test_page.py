@@ -362,7 +362,7 @@ def test_messages_make_no_links_no_images_and_no_rows(tmp_path: Path) -> None:
     write_report(results, tmp_path / "report", images=False, resamples=10)
     text = (tmp_path / "report/report.md").read_text()
     (line,) = (line for line in text.splitlines() if "a.b/c.png" in line)
-    assert r"!\[x\](https://a.b/c.png) \[here\](https://a.b) \<b\> \[31m new \| row" in line
+    assert r"!\[x\](https://a.b/c.png) \[here\](https://a.b) \<b\>�\[31m new \| row" in line
     page = (tmp_path / "report/report.html").read_text()
-    assert "![x](https://a.b/c.png) [here](https://a.b) &lt;b&gt; [31m new | row" in page
+    assert "![x](https://a.b/c.png) [here](https://a.b) &lt;b&gt;�[31m new | row" in page
     assert "\x1b" not in text + page
