@@ -74,6 +74,10 @@ def _run(cli: TwoClassCLI) -> None:
         raise ValueError(
             f"A 2-class run takes one device, all test images are judged together. Got {trainer.world_size}."
         )
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):  # anomalib's images stay in float32
+        raise ValueError(
+            f"A 2-class run takes --trainer.precision 32-true, 16-mixed or bf16-mixed. Got {trainer.precision}"
+        )
     set_up(data, int(cli.config.seed_everything))
     model.check_training_images(data.train_data)
     folder = Path(trainer.default_root_dir)

@@ -167,7 +167,7 @@ class PatchClassification(TrainingModule):
         """
         images, _ = batch
         views = self.views(images)
-        inputs = self.normalize(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        inputs = self.normalize(torch.cat(views)).to(self.dtype, memory_format=torch.channels_last)
         with torch.set_grad_enabled(not self.is_frozen):
             features = self.encoder(inputs)
         logits = self.head(features)

@@ -115,7 +115,7 @@ class SPDPretraining(TrainingModule):
 
     def encode(self, encoder: nn.Module, views: list[Tensor]) -> Tensor:
         """Return the pooled features ``(V * B, D)`` of V views, in one pass."""
-        inputs = self.normalize(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        inputs = self.normalize(torch.cat(views)).to(self.dtype, memory_format=torch.channels_last)
         features: Tensor = encoder(inputs)
         return features
 

@@ -77,7 +77,13 @@ class TrainingModule(LightningModule, ABC):
         return [ViewsPicture()]
 
     def on_fit_start(self) -> None:
-        """Remember the run's seed, and move the classifier to the images' device (a Lightning hook)."""
+        """Remember the run's seed, and move the classifier to the images' device (a Lightning hook).
+
+        Raises:
+            ValueError: for weights of 16 bits with the range of half precision, in which losses overflow.
+        """
+        if getattr(self.trainer, "precision", None) == "16-true":
+            raise ValueError("In --trainer.precision 16-true losses overflow: give 16-mixed, bf16-true or bf16-mixed")
         self._seed = torch.initial_seed()
         if self.saliency is not None:
             self.saliency.cam.model.to(self.device)
