@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
 from anomalib_spd.version import __version__
 
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
         except ERRORS as error:
             if "--debug" in given:
                 raise
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            print("error:", one_line(error), file=sys.stderr)
             return 1
     stock: Any = import_module("anomalib.cli.cli").AnomalibCLI
     known = [*COMMANDS, *stock.subcommands(), *stock.anomalib_subcommands(), "install"]

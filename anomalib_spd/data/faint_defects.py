@@ -26,7 +26,8 @@ def draw_faint_defects(images: Tensor, number: int, seed: int) -> tuple[Tensor, 
     """Draw one faint defect on each of some copies of normal images.
 
     A mechanism is drawn for each: a texture in a noisy patch, a swirl, local blur, a blot, a hole filled from its surroundings, or a
-    scratch. Its strength is log-uniform from hardly visible to clear. Defects lie on the part, where its background is even.
+    scratch. Its strength is log-uniform from hardly visible to clear. Defects lie on the part, where its background is even and the
+    part is not too thin.
 
     Args:
         images: uint8 ``(B, 3, H, W)`` in ``[0, 255]``.
@@ -52,7 +53,9 @@ def draw_faint_defects(images: Tensor, number: int, seed: int) -> tuple[Tensor, 
 def _with_defect(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Return an image ``(H, W, 3)`` in ``[0, 1]`` with a defect on the part."""
     part, unit = _part(image), min(image.shape[:2]) / SIZE
-    for _ in range(TRIES):
+    for number in range(TRIES):
+        if number == TRIES // 2:
+            part = np.ones_like(part)  # what was taken for the part is too thin
         mask, mechanism = _blob(image, rng), rng.integers(6)
         if mechanism == 5:
             mask = _scratch(image, rng)

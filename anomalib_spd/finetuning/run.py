@@ -43,8 +43,8 @@ def finetune(
 ) -> Backbone | None:
     """Train an encoder on the normal training images of data modules, and register it under a name.
 
-    Whether the result can be registered under the name is checked before anything is built or trained. A run that was interrupted resumes by the same call, and ends
-    with the same weights bit for bit; one that is done changes nothing.
+    Whether the result can be registered under the name is checked before anything is built or trained. A run that was interrupted
+    resumes by the same call, and ends with the same weights bit for bit; one that is done changes nothing.
 
     Args:
         model: the training, such as :class:`~anomalib_spd.local.CategoryAdaptation`; or what makes it, called once the name
@@ -117,15 +117,15 @@ def _chosen(training: Adaptation, batches: NormalImages, checkpoints: Path) -> t
     """Return the checkpoint of the weights that do best on the images held out, and what was chosen, in words."""
     assert batches.images is not None, "the training had some"
     memory = torch.stack([batches.images[number][0] for number in range(min(MEMORY_IMAGES, len(batches.images)))])
-    results = compare_on_held_out(training, memory, batches.held_out())
+    held_out = batches.held_out()
+    results = compare_on_held_out(training, memory, held_out)
     best = choose(results)
-    number = len(batches.held_out())
-    print(f"Faint defects drawn on {number} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
+    print(f"Faint defects drawn on {len(held_out)} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
     for each in results:
         print(
             f"  {WEIGHTS[each.fraction]}: {each.image_auroc:.3f} / {each.pixel_aupr:.3f}{' <- chosen' if each == best else ''}"
         )
-    recipe = f"{WEIGHTS[best.fraction]} weights, chosen by faint defects drawn on {number} held-out images"
+    recipe = f"{WEIGHTS[best.fraction]} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
     if best.fraction == 1:
         return checkpoints / LAST, recipe
     if best.fraction == 0:

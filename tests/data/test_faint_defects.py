@@ -48,3 +48,11 @@ def test_surfaces_have_defects_anywhere() -> None:
     seen = masks.amax(0)[0]
     halves = [seen[:64, :64], seen[:64, 64:], seen[64:, :64], seen[64:, 64:]]
     assert all(each.any() for each in halves)
+
+
+def test_parts_too_thin_have_defects_anywhere() -> None:
+    thin = torch.full((1, 3, 128, 128), 200, dtype=torch.uint8)
+    thin[..., 60:62] = 20  # a dark wire on white paper
+    defective, masks = draw_faint_defects(thin, 20, seed=0)
+    assert masks.flatten(1).any(1).all()
+    assert (defective != thin).any()

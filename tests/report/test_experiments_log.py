@@ -209,6 +209,52 @@ def test_the_search_for_real_differences_can_be_recomputed() -> None:
         )
 
 
+def test_the_adaptations_can_be_recomputed() -> None:
+    runs = pd.read_csv(REPOSITORY / "results" / "adaptation.csv")
+    metrics = ["image_AUROC", "pixel_AUPR"]
+    table = runs.set_index(["form", "fraction", "images", "balance", "set", "training"])[metrics].sort_index()
+
+    def gain(form: str, fraction: float, images: str, balance: str) -> pd.DataFrame:
+        trained = table.loc[form, fraction, images, balance]
+        return trained - table.loc["base", 0.0, images, balance].loc[trained.index]
+
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 22. ") :]
+    search, confirmation = (
+        [fields(line) for line in section[section.index(title) :].split("\n\n")[1].splitlines()]
+        for title in ("*Outcome of the search*", "*Outcome on the development sets*")
+    )
+    confirmed = [row[0] for row in confirmation[2:-1]]
+    for name, *printed in search[2:]:
+        form, fraction = name.removesuffix(", halfway"), 0.5 if name.endswith("halfway") else 1.0
+        expected = []
+        for images, balance in (("test", "rms"), ("test", "var"), ("own", "rms")):
+            gains = gain(form, fraction, images, balance).groupby("set").mean()
+            expected += gains.drop(confirmed, errors="ignore").mean().tolist()
+        assert [float(each) for each in printed] == pytest.approx(expected, abs=1.1e-3), name
+
+    halfway, whole = (gain("drawn", fraction, "test", "rms") for fraction in (0.5, 1.0))
+
+    def by_the_rule(balance: str) -> pd.DataFrame:
+        forms = {0.0: "base", 0.5: "drawn", 1.0: "drawn"}
+        totals = pd.DataFrame({each: table.loc[form, each, "own", balance].sum(axis=1) for each, form in forms.items()})
+        gains = {each: gain("drawn", each, "test", balance) for each in (0.5, 1.0)}
+        gains[0.0] = gains[1.0] * 0
+        best = totals.dropna().idxmax(axis=1)
+        return pd.DataFrame([gains[each].loc[run] for run, each in best.items()])
+
+    columns = {"drawn, halfway": halfway, "drawn": whole, "by the rule": by_the_rule("rms")}
+    columns |= {"by the rule, equal variance": by_the_rule("var"), "CutSwap": gain("CutSwap", 1.0, "test", "rms")}
+    columns |= {"eta 0": gain("eta 0", 1.0, "test", "rms")}
+    assert confirmation[0][2:] == list(columns)
+    for place, gains in enumerate(columns.values(), 2):
+        gains.index = pd.MultiIndex.from_tuples(gains.index, names=["set", "training"])
+        by_set = gains.groupby("set")[metrics].mean().loc[confirmed]
+        for row, expected in zip(confirmation[2:], [*by_set.to_numpy(), by_set.mean().to_numpy()], strict=True):
+            numbers = [float(each) for each in row[place].split(" / ")]
+            assert numbers == pytest.approx([each for each in expected if not pd.isna(each)], abs=6e-4), row
+
+
 def test_neither_pages_nor_pictures_nor_paths_with_spaces_are_tracked() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
