@@ -84,13 +84,11 @@ def check_category(data: AnomalibDataModule) -> None:
 
 
 def categories_of(module: type[AnomalibDataModule]) -> Sequence[str]:
-    """Return the categories that anomalib lists for a data module's class; empty if there is no list."""
-    for each in module.__mro__:
-        if each.__module__.startswith("anomalib.data.datamodules."):
-            datasets = each.__module__.replace(".datamodules.", ".datasets.")
-            if find_spec(datasets):
-                return tuple(getattr(import_module(datasets), "CATEGORIES", ()))
-    return ()
+    """Return the categories that anomalib lists for its own class of a data module; empty for others, which may have more."""
+    if not module.__module__.startswith("anomalib.data.datamodules."):
+        return ()
+    datasets = module.__module__.replace(".datamodules.", ".datasets.")
+    return tuple(getattr(import_module(datasets), "CATEGORIES", ())) if find_spec(datasets) else ()
 
 
 @contextmanager

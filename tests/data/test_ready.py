@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_spd import files
+from anomalib_spd.data import Sample
 from anomalib_spd.data.ready import fingerprint, set_up
 from anomalib_spd.files import content_digests
 
@@ -126,6 +127,11 @@ def test_a_misspelt_category_is_not_downloaded(tmp_path: Path, monkeypatch: pyte
         ValueError, match=r"^MVTecAD has no category 'bottel', did you mean 'bottle'\?; it has: bottle, "
     ):
         set_up(MVTecAD(tmp_path, category="bottel"), 0)
+
+
+def test_a_class_of_ones_own_has_categories_of_its_own(tmp_path: Path) -> None:
+    # it makes the folder while it prepares the data
+    set_up(Sample("brick", folder=tmp_path / "new"), 0)
 
 
 def test_a_category_of_ones_own_may_be_in_the_folder(root: Path) -> None:

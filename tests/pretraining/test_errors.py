@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_same_command_goes_on(
     full = run(labelled_images, folder, callback("tests.stopping.Filling", 3))
     assert full.returncode == 1
     last = folder / "checkpoints" / "last.ckpt"
-    message = f"The disk is full (File too large). Make room and give the same command again: it resumes from {last}"
+    message = f"The disk is full (File too large). Make room and give the same command again: it goes on from {last}"
     assert message in full.stderr
     assert torch.load(last, weights_only=True)["global_step"] == 2
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
