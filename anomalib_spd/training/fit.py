@@ -1,6 +1,7 @@
 """Runs a training: logs, pace and checkpoints that every one has, and what an interruption leaves."""
 
 import errno
+import shutil
 import signal
 import sys
 import warnings
@@ -140,6 +141,12 @@ def _only_one(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise ValueError(msg) from None
     try:
         yield
+    except BaseException:
+        # where it failed before its first step, its log says nothing
+        for log in {Path(each.log_dir) for each in trainer.loggers if each.log_dir}:
+            if log.parent == root / "log" and not (log / "metrics.csv").is_file():
+                shutil.rmtree(log, ignore_errors=True)
+        raise
     finally:
         lock.release()
         # nothing is left of a run that failed before it wrote anything

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from anomalib.data import MVTecAD
+from PIL import Image
 
 from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
@@ -113,18 +114,19 @@ def test_a_detector_without_a_backbone_is_measured_beside_others(root: Path, tmp
     draem = {"class_path": "anomalib.models.Draem", "trainer": {"max_steps": 1}}
     resize = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": [32, 32]}}
     pre_processor = {"class_path": "anomalib.pre_processing.PreProcessor", "init_args": {"transform": resize}}
-    one = {
-        **small_grid(root)["detectors"],
-        "DRAEM": {**draem, "init_args": {"pre_processor": pre_processor}},
-    }
+    # of textures, which anomalib downloads where there are none
+    (tmp_path / "dtd").mkdir()
+    Image.new("RGB", (32, 32), (90, 60, 30)).save(tmp_path / "dtd" / "brown.jpg")
+    arguments = {"pre_processor": pre_processor, "dtd_dir": str(tmp_path / "dtd")}
+    one = {**small_grid(root)["detectors"], "DRAEM": {**draem, "init_args": arguments}}
     grid = Grid(**small_grid(root, detectors=one, backbones={"a": "small_a"}, seeds=[0], categories={"one": None}))
-    outcome = benchmark.run(grid, tmp_path, Inline(), accelerator="cpu")
+    outcome = benchmark.run(grid, tmp_path / "results", Inline(), accelerator="cpu")
     assert [each.record["error"] for each in outcome.failed] == []
     assert outcome.measured == 3
-    record = next(each.record for each in read(tmp_path) if each.cell.detector == "DRAEM")
+    record = next(each.record for each in read(tmp_path / "results") if each.cell.detector == "DRAEM")
     assert record["backbone"] == {"name": None, "architecture": None, "weights_sha256": None}
     assert record["config"]["trainer"] == {"max_steps": 1}
-    assert next(each.record for each in read(tmp_path) if each.cell.detector == "PaDiM")["features_shared"]
+    assert next(each.record for each in read(tmp_path / "results") if each.cell.detector == "PaDiM")["features_shared"]
 
 
 @pytest.mark.parametrize("label", [".", "..", "...", "x" * 300, "a/b", ""])

@@ -144,6 +144,15 @@ def test_a_folder_holds_one_run(
     )
     assert line.endswith("or begin anew in it with --ckpt_path none.")
     assert last.read_bytes() == before
+    assert [path.name for path in (tmp_path / "log").iterdir()] == ["version_0"]
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path / "nowhere", tmp_path / "run", "supervised", 0)) == 1
+    assert "does not exist. Give another with --data.root." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_done_says_so_and_begins_anew_where_it_is_told_to(
