@@ -17,7 +17,7 @@ from anomalib_spd.version import __version__
 #: command -> its line in the help; ``anomalib_spd.cli.COMMAND`` has a function ``run(args) -> status``
 COMMANDS = {
     "pretrain": "train a backbone to be sensitive to small local differences",
-    "finetune": "adapt a backbone to normal images, with patches moved (CutSwap, CutPaste)",
+    "finetune": "adapt a backbone to the normal images of your parts",
     "twoclass": "train and test a classifier or a segmenter on normal and defective images",
     "backbones": "list, show, add, remove or export backbones",
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
