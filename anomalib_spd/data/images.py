@@ -255,7 +255,8 @@ class ImageBatches(LightningDataModule):
         """Return what batches are made of: a run resumes with no others."""
         assert self.images is not None, "Lightning calls setup first"
         # plain numbers: a command line gives a class of its own, which a checkpoint cannot hold
-        return {"images": self.images.digest, "batch_size": int(self.batch_size), "image_size": int(self.image_size)}
+        sizes = {"batch_size": int(self.batch_size), "image_size": int(self.image_size)}
+        return {"images": self.images.digest, **sizes, "white": None if self.white is None else float(self.white)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the progress for a checkpoint: batches seen, batches per epoch, and the settings of the batches."""
