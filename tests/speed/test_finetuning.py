@@ -86,7 +86,9 @@ def test_both_sides_are_compared(tables: list[Table], first: int, others: list[s
     for seconds, images, waiting, bound in speeds.values():
         assert float(images) == pytest.approx(3 / float(seconds), rel=0.3)
         assert 0 <= _share(waiting) <= 1
-        assert bound == ("the loader" if _share(waiting) > 0.5 else "the step")
+        # the table rounds the share: at 50.0% either may be the one
+        if _share(waiting) != 0.5:
+            assert bound == ("the loader" if _share(waiting) > 0.5 else "the step")
     for name, (ratio, span, aim) in ratios.items():
         least, most = map(float, span.split(" to "))
         assert 0 < least <= float(ratio) <= most
