@@ -29,6 +29,8 @@ class RandomCutSwap(SwapAugmentation):
         top: sample anchors from this number of most salient pixels instead, the ablation "saliency sorting" (300).
         guide: what comes with the images in a container. ``"saliency"``: the first mask is the saliency map, and is
             returned as it was. ``"anchors"``: the keypoints are the anchors. ``None``: neither.
+        relocate: move both patches together to a random location after the guide has placed them: the control of a guide, with
+            its sizes and distances (ours).
         p: probability that an image is changed.
         same_on_batch: sample once for the whole batch; each image keeps its own map.
         keepdim: return ``(C, H, W)`` for ``(C, H, W)``.
@@ -68,11 +70,12 @@ class RandomCutSwap(SwapAugmentation):
         cluster: ClusterChoice = "max",
         top: int | None = None,
         guide: Guide | None = None,
+        relocate: bool = False,
         p: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        super().__init__(BoxGenerator(scale, ratio), clusters, cluster, top, guide, p, same_on_batch, keepdim)
+        super().__init__(BoxGenerator(scale, ratio), clusters, cluster, top, guide, relocate, p, same_on_batch, keepdim)
 
     def two_patches(self, params: dict[str, Tensor], max_area: int, image_size: tuple[int, int]) -> tuple[Patch, Patch]:
         """Return the patches, both of one shape."""

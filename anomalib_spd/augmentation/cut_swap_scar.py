@@ -19,7 +19,7 @@ class RandomCutSwapScar(SwapAugmentation):
         width: range of the strips' width as a share of the image's shorter side.
         length: range of their length as such a share.
         degrees: range of the angles, degrees, counter-clockwise as displayed.
-        clusters, cluster, top, guide, p, same_on_batch, keepdim: see :class:`RandomCutSwap`.
+        clusters, cluster, top, guide, relocate, p, same_on_batch, keepdim: see :class:`RandomCutSwap`.
 
     Shape:
         - Input, saliency, anchors, output: as for :class:`RandomCutSwap`. An anchor is the first pixel of the square in
@@ -44,12 +44,13 @@ class RandomCutSwapScar(SwapAugmentation):
         cluster: ClusterChoice = "max",
         top: int | None = None,
         guide: Guide | None = None,
+        relocate: bool = False,
         p: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
         size = ScarGenerator(width, length, degrees)
-        super().__init__(size, clusters, cluster, top, guide, p, same_on_batch, keepdim)
+        super().__init__(size, clusters, cluster, top, guide, relocate, p, same_on_batch, keepdim)
 
     def two_patches(self, params: dict[str, Tensor], max_area: int, image_size: tuple[int, int]) -> tuple[Patch, Patch]:
         """Return the strips, shrunk as their squares had to."""

@@ -201,18 +201,20 @@ class SwapGenerator(UniformGenerator):
 
     Args:
         size: samples the patches' size.
+        relocate: sample also where both patches are moved together.
         tries: number of anchors that are sampled for the second patch.
 
     Returns:
         Those of ``size`` and of :func:`swap_locations`; ``full_heights``, ``full_widths``: int64 ``(B,)``, pixels, the
         size before anchors left less room; ``anchor_draws``: float ``(B, tries + 1, 2)`` and ``cluster_draw``: float
-        ``(B,)``, both in ``[0, 1)``, by which anchors are sampled from saliency maps instead.
+        ``(B,)``, both in ``[0, 1)``, by which anchors are sampled from saliency maps instead; with ``relocate`` also
+        ``location_draws``: float ``(B, 2)`` in ``[0, 1)``.
 
     Raises:
         ValueError: where patches may be larger than a quarter of the image.
     """
 
-    def __init__(self, size: BoxGenerator | ScarGenerator, tries: int = 20) -> None:
+    def __init__(self, size: BoxGenerator | ScarGenerator, relocate: bool = False, tries: int = 20) -> None:
         super().__init__()
         # up to there one side is at most half of the image's; scars are smaller
         if isinstance(size, BoxGenerator) and size.scale[1] > 0.25:
@@ -220,6 +222,7 @@ class SwapGenerator(UniformGenerator):
                 f"Two patches fit side by side up to a quarter of the image each. Got `scale` {size.scale}."
             )
         self.size = size
+        self.relocate = relocate
         self.tries = tries
 
     def __repr__(self) -> str:
@@ -235,4 +238,6 @@ class SwapGenerator(UniformGenerator):
         anchors = torch.minimum((anchor_draws * limits).long(), limits - 1)
         params |= {"full_heights": params["heights"], "full_widths": params["widths"]}
         params |= {"anchor_draws": anchor_draws, "cluster_draw": cluster_draw}
+        if self.relocate:
+            params["location_draws"] = self.uniform(2, batch_shape, same_on_batch).T
         return params | swap_locations(anchors, params["heights"], params["widths"], size)

@@ -1,5 +1,6 @@
 """The common part of CutSwap's forms: the locations of the two patches, and how a container determines them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -14,6 +15,7 @@ from anomalib_spd.augmentation.anchors import ClusterChoice, salient_mask, sampl
 from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import BoxGenerator, ScarGenerator, SwapGenerator
 from anomalib_spd.augmentation.patches import Patch, add_to_mask, gather_pixels, locations, scatter_pixels
+from anomalib_spd.augmentation.swap_locations import relocate as relocate_pair
 from anomalib_spd.augmentation.swap_locations import swap_locations
 
 Guide = Literal["saliency", "anchors"]
@@ -37,6 +39,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         cluster: ClusterChoice,
         top: int | None,
         guide: Guide | None,
+        relocate: bool,
         p: float,
         same_on_batch: bool,
         keepdim: bool,
@@ -49,7 +52,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
                 f"Got {cluster!r} and {guide!r}."
             )
         flags = {"clusters": clusters, "cluster": cluster, "top": top, "guide": guide}
-        super().__init__(SwapGenerator(size), flags, p, same_on_batch, keepdim)
+        super().__init__(SwapGenerator(size, relocate), flags, p, same_on_batch, keepdim)
         self.size = size
         self._is_map_next = False
 
@@ -155,6 +158,31 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         """Return the keypoints unchanged: a swap moves pixels, not points."""
         return input
 
+    def last_swaps(self) -> tuple[Tensor, Tensor]:
+        """Return the area and the distance of the last call's patches, each float ``(N,)``, of the N images that were changed.
+
+        A guide decides how much room there is: patches that would overlap shrink. So arms of an ablation that differ in their
+        guide differ in these too; ``relocate`` is the control that does not.
+
+        Returns:
+            The pixels of one patch as a share of the image's, and the distance of the patches' centers as a share of the
+            image's diagonal.
+
+        Raises:
+            RuntimeError: before the first call.
+        """
+        if not self._params:
+            raise RuntimeError(f"{type(self).__name__} has swapped nothing yet: call it before `last_swaps`.")
+        params = self._params
+        height, width = (int(each) for each in params["forward_input_shape"][-2:])
+        fitted = {key: value for key, value in params.items() if isinstance(value, Tensor) and len(value.shape) > 0}
+        patch, _ = self.two_patches(fitted, self.size.largest(height, width)[2], (height, width))
+        inside = patch.is_first() if patch.inside is None else patch.inside & patch.is_first()
+        across = torch.stack([params["target_ys"] - params["source_ys"], params["target_xs"] - params["source_xs"]])
+        changed = params["batch_prob"] > 0.5
+        distance = across.double().norm(dim=0).float() / math.hypot(height, width)
+        return (inside.sum(1) / (height * width))[changed], distance[changed]
+
     def _pieces(self, input: Tensor, params: dict[str, Tensor]) -> list[tuple[Patch, Tensor, Tensor]]:
         """Return both patches, each with its index ``(B, N)`` and the first pixel ``(B, 1)`` of the other one."""
         params, (height, width) = params_like(input, params), input.shape[-2:]
@@ -170,7 +198,13 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         params, size = params_like(images, params), (images.shape[2], images.shape[3])
         last = torch.tensor(size, device=images.device) - 1
         pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), last)
-        return swap_locations(pixels, params["full_heights"], params["full_widths"], size)
+        return self._found(pixels, params, size)
+
+    def _found(self, pixels: Tensor, params: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the locations and sizes of the patches for anchors, rows and columns ``(B, T, 2)``."""
+        found = swap_locations(pixels, params["full_heights"], params["full_widths"], size)
+        # parameters of a call that was recorded without draws of a location are repeated as they were
+        return relocate_pair(found, params["location_draws"], size) if "location_draws" in params else found
 
     def _salient_locations(self, saliency: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the locations and sizes of the patches on images ``(B, C, H, W)`` with these maps."""
@@ -189,4 +223,4 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         else:
             clusters, choice = self.flags["clusters"], self.flags["cluster"]
             pixels = sample_inside(salient_mask(maps, clusters, choice, params["cluster_draw"]), draws)
-        return swap_locations(pixels, params["full_heights"], params["full_widths"], size)
+        return self._found(pixels, params, size)

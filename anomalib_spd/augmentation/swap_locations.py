@@ -1,4 +1,4 @@
-"""The locations at which two patches of one size can swap."""
+"""The locations at which two patches of one size can swap, and how large and far apart they then are."""
 
 import torch
 from torch import Tensor
@@ -39,3 +39,26 @@ def swap_locations(anchors: Tensor, heights: Tensor, widths: Tensor, image_size:
     found = torch.cat([sizes[:, None], torch.minimum(both, (limits - sizes)[:, None])], 1).flatten(1).unbind(1)
     names = ("heights", "widths", "source_ys", "source_xs", "target_ys", "target_xs")
     return dict(zip(names, found, strict=True)) | {"anchors": both.flip(2)}
+
+
+def relocate(found: dict[str, Tensor], draws: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+    """Move both patches together to a uniform location, so that their size and their distance stay.
+
+    Source: ours, the control of a guide that is matched in size and distance.
+
+    Args:
+        found: of :func:`swap_locations`.
+        draws: of the row and the column, floating ``(B, 2)`` in ``[0, 1)``.
+        image_size: height and width, pixels.
+
+    Returns:
+        The same names; ``anchors`` are the patches' first pixels.
+    """
+    firsts = torch.stack([torch.stack([found[f"{name}_ys"], found[f"{name}_xs"]], 1) for name in ("source", "target")])
+    sizes = torch.stack([found["heights"], found["widths"]], 1)
+    least, last = firsts.amin(0), firsts.new_tensor(image_size) - (firsts.amax(0) + sizes - firsts.amin(0))
+    # the minimum is for a draw so near to 1 that the product is rounded up to the first location outside
+    moved = firsts + torch.minimum((draws * (last + 1)).long(), last) - least
+    source_ys, source_xs, target_ys, target_xs = moved.transpose(0, 1).flatten(1).unbind(1)
+    places = {"source_ys": source_ys, "source_xs": source_xs, "target_ys": target_ys, "target_xs": target_xs}
+    return found | places | {"anchors": moved.transpose(0, 1).flip(2)}

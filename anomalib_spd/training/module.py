@@ -11,7 +11,9 @@ from kornia.augmentation import Normalize
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from anomalib_spd.augmentation.swap import SwapAugmentation
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.data.run_settings import check_same_run
 from anomalib_spd.saliency import SaliencyCache
@@ -37,6 +39,8 @@ class TrainingModule(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._seed = 0
+        self._swaps: list[tuple[Tensor, Tensor]] = []
+        self._watched: list[RemovableHandle] = []
         self._resumed: dict[str, Any] = {}
         #: gives maps of a classifier, where they guide transforms
         self.saliency: SaliencyCache | None = None
@@ -87,6 +91,26 @@ class TrainingModule(LightningModule, ABC):
         self._seed = torch.initial_seed()
         if self.saliency is not None:
             self.saliency.cam.model.to(self.device)
+        for module in self.modules():
+            if isinstance(module, SwapAugmentation):
+                self._watched.append(module.register_forward_hook(self._note_swaps))
+
+    def _note_swaps(self, swap: nn.Module, *_: Any) -> None:
+        """Note how large and how far apart the patches of a call are."""
+        if isinstance(swap, SwapAugmentation):
+            self._swaps.append(swap.last_swaps())
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the mean area and distance of the step's swaps (a Lightning hook), see :meth:`SwapAugmentation.last_swaps`."""
+        del outputs, batch, batch_idx
+        if any(len(area) for area, _ in self._swaps):
+            for name, values in zip(("area", "distance"), zip(*self._swaps, strict=True), strict=True):
+                self.log(f"swap_{name}", torch.cat(values).mean())
+
+    def on_fit_end(self) -> None:
+        """Look at swaps no longer (a Lightning hook)."""
+        while self._watched:
+            self._watched.pop().remove()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the length of the run, which its schedule has been made for (a Lightning hook)."""
@@ -104,6 +128,7 @@ class TrainingModule(LightningModule, ABC):
         """Seed the step by run, rank, epoch and batch (a Lightning hook): a resumed run draws what it would have drawn."""
         del batch
         step = f"{self._seed}:{self.global_rank}:{self.current_epoch}:{batch_idx}"
+        self._swaps = []  # of the views' picture
         torch.manual_seed(int.from_bytes(hashlib.sha256(step.encode()).digest()[:8]) >> 1)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -179,3 +179,52 @@ def test_wrong_companions_are_refused(make: Callable[..., Any]) -> None:
 def test_impossible_arguments_are_refused(make: Callable[..., Any], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+@both
+@pytest.mark.parametrize("size", [(32, 40), (96, 64)])
+def test_a_relocated_swap_has_the_size_and_the_distance_of_the_guided_one(
+    make: Callable[..., Any], size: tuple[int, int]
+) -> None:
+    batch = 64
+    images = torch.rand(batch, 3, *size)
+    saliency = torch.zeros(batch, *size)
+    saliency[:, 4:20, 4:24] = torch.rand(batch, 16, 20)
+    guided, moved = make(), make(relocate=True)
+    torch.manual_seed(0)
+    guided(images, saliency=saliency)
+    torch.manual_seed(0)
+    out = moved(images, saliency=saliency)
+    names = ("heights", "widths")
+    assert all((guided._params[name] == moved._params[name]).all() for name in names)
+    for axis, side, limit in (("y", "heights", size[0]), ("x", "widths", size[1])):
+        before, after = (
+            torch.stack([each._params[f"{name}_{axis}s"] for name in ("source", "target")]) for each in (guided, moved)
+        )
+        assert (before.diff(dim=0) == after.diff(dim=0)).all()
+        assert (after >= 0).all()
+        assert (after + moved._params[side] <= limit).all()
+        # over the whole image, where the map is in one corner
+        assert after.max() > before.max()
+        assert after.min() <= before.min()
+    for here, there in zip(guided.last_swaps(), moved.last_swaps(), strict=True):
+        torch.testing.assert_close(here, there)
+    torch.testing.assert_close(moved(images, saliency=saliency, params=moved._params), out, rtol=0, atol=0)
+
+
+@both
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_last_swaps_are_what_was_changed(make: Callable[..., Any], p: float) -> None:
+    images = torch.rand(16, 3, 48, 64)
+    swap = make(p=p)
+    with pytest.raises(RuntimeError, match="swapped nothing yet"):
+        swap.last_swaps()
+    masks = torch.zeros(16, 1, 48, 64)
+    out, united = AugmentationSequential(swap, data_keys=["input", "mask"])(images, masks)
+    area, distance = swap.last_swaps()
+    changed = united.sum((1, 2, 3))[united.flatten(1).any(1)]
+    assert len(area) == len(changed) > 0
+    # both patches, which of scars may cover a little more or less of the pixels
+    torch.testing.assert_close(area * 2 * 48 * 64, changed, rtol=0.3 if make is RandomCutSwapScar else 1e-5, atol=2)
+    assert ((distance > 0) & (distance < 1)).all()
+    assert (_changed(images, out) <= (united == 1)).all()

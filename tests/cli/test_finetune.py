@@ -72,6 +72,9 @@ def test_it_says_what_it_was_made_of(root: Path, made: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == STEPS
     assert {"loss", "learning_rate", "accuracy_normal", "accuracy_patch", "accuracy_scar"} <= set(rows[0])
+    # the mean of patches of 2 to 15 % of the image, and of scars of less
+    assert all(0.002 < float(row["swap_area"]) < 0.15 for row in rows)
+    assert all(0.01 < float(row["swap_distance"]) < 1 for row in rows)
 
 
 def test_the_same_command_again_does_nothing(root: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
