@@ -11,24 +11,73 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from anomalib_spd.spelling import did_you_mean
+
 #: that a file may have, aliases counted as what they stand for
 MOST_VALUES = 50_000
 SHIPPED = Path(__file__).parent / "configs"
+
+
+#: how a name is read; for helps
+RULE = """\
+--config takes the path of a file or the name of a recipe, with .yaml or without, in every command. A file that exists as
+it is written wins over a recipe of this name."""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the files that ship, such as ``benchmark/quick``."""
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in SHIPPED.rglob("*.yaml"))
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file that ships.
+
+    Args:
+        name: such as ``benchmark/quick``, with ``.yaml`` or without.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    plain, names = name.removesuffix(".yaml"), recipe_names()
+    if plain not in names:
+        raise FileNotFoundError(
+            f"no such file or recipe: {name}{did_you_mean(plain, names)}; 'anomalib-spd recipes list' has all recipes"
+        )
+    return SHIPPED / f"{plain}.yaml"
 
 
 def find_config(name: str) -> Path:
     """Return the path of a configuration file.
 
     Args:
-        name: a path, or the name of a file that ships with the package, such as ``benchmark/quick.yaml``.
+        name: a path, or the name of a file that ships with the package, such as ``benchmark/quick``. A file of this very
+            name wins.
 
     Raises:
         FileNotFoundError: it is neither.
     """
-    for path in (Path(name), SHIPPED / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no such file: {name}; files that ship with the package are in {SHIPPED}")
+    return Path(name) if Path(name).is_file() else shipped(name)
+
+
+def name_config_files(args: Sequence[str]) -> list[str]:
+    """Replace the names of recipes behind ``--config`` by their paths, for commands that read files by themselves.
+
+    Args:
+        args: what follows the command.
+
+    Raises:
+        FileNotFoundError: a name is that of no file and of no recipe.
+    """
+    named: list[str] = []
+    for arg in args:
+        option, equals, value = arg.partition("=")
+        if named and named[-1] in ("-c", "--config"):
+            named.append(str(find_config(arg)))
+        elif option == "--config" and equals:
+            named.append(f"--config={find_config(value)}")
+        else:
+            named.append(arg)
+    return named
 
 
 def read_yaml(path: Path) -> Any:

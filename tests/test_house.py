@@ -13,7 +13,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 #: rooms from low to high; those of one entry do not import each other. The package's own two modules stand apart
 FLOORS = (
-    ("version", "files", "config_files", "spelling"),
+    ("version", "files", "spelling"),
+    ("config_files",),
     ("metrics", "losses", "saliency"),
     ("augmentation",),
     ("backbones",),

@@ -129,9 +129,7 @@ def parse(args: list[str]) -> Namespace:
         args: what follows ``anomalib-spd benchmark``.
     """
     parser = ArgumentParser(PROGRAM, description=DESCRIPTION, formatter_class=_Help)
-    parser.add_argument(
-        "--config", action="config", help="a YAML file, or the name of one of ours: benchmark/quick.yaml"
-    )
+    parser.add_argument("--config", action="config", help="a YAML file, or the name of a recipe: benchmark/quick")
     parser.add_class_arguments(Grid)
     parser.add_argument("--results", type=Path, default=Path("results/benchmark"), help="folder of results")
     parser.add_argument("--runner", type=Literal["processes", "ray"], default="processes", help="where cells run")

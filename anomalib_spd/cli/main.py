@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from anomalib_spd.config_files import RULE, name_config_files
 from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
 from anomalib_spd.version import __version__
@@ -22,6 +23,7 @@ COMMANDS = {
     "backbones": "list, show, add, remove or export backbones",
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
     "report": "make tables and pictures of a grid's results",
+    "recipes": "list, show or copy the configuration files that ship",
 }
 #: what a user can mend: one line, no traceback
 ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
@@ -42,22 +44,27 @@ def main(args: Sequence[str] | None = None) -> int:
         _parser().parse_args([command, *rest])
     # anomalib's and timm's warnings about their own parts mean nothing to who runs a command
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
-    import_module("anomalib_spd.backbones")  # registers the names
+    if command != "recipes":
+        import_module("anomalib_spd.backbones")  # registers the names
+    try:
+        return _run(command, rest)
+    except ERRORS as error:
+        if "--debug" in given:
+            raise
+        print("error:", one_line(error), file=sys.stderr)
+        return 1
+
+
+def _run(command: str, args: list[str]) -> int:
     if command in COMMANDS:
         run: Callable[[list[str]], int] = import_module(f"anomalib_spd.cli.{command}").run
-        try:
-            return run(rest)
-        except ERRORS as error:
-            if "--debug" in given:
-                raise
-            print("error:", one_line(error), file=sys.stderr)
-            return 1
+        return run(args)
     stock: Any = import_module("anomalib.cli.cli").AnomalibCLI
     known = [*COMMANDS, *stock.subcommands(), *stock.anomalib_subcommands(), "install"]
     if command not in known:
         _parser().error(f"there is no command {command!r}{did_you_mean(command, known)}; there are: {', '.join(known)}")
     import_module("anomalib.loggers").configure_logger()
-    stock([command, *rest])
+    stock([command, *name_config_files(args)])
     return 0
 
 
@@ -66,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "anomalib-spd",
         description="Backbones that are sensitive to small local differences, for stock anomalib.",
         epilog="Commands of stock anomalib (train, fit, validate, test, predict, export, ...) work as `anomalib COMMAND`, "
-        "with our backbones registered. Every command has its own --help.",
+        f"with our backbones registered. Every command has its own --help. {RULE}",
     )
     parser.add_argument("-V", "--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised; anywhere in a command")
