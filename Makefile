@@ -20,7 +20,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 
 demo: $(INSTALLED)
 	$(BIN)/anomalib train --config anomalib_spd/configs/patchcore_spd.yaml --data anomalib_spd.data.Sample
-	@echo "Heatmaps of the test images: results/Patchcore/Sample/brick/latest/images"
+	@echo "Look at results/Patchcore/Sample/brick/latest/images/contact_sheet.png: truth, anomaly map, score and verdict of every test image."
 	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
 
 # one thread for each of several processes: most tests are too small for more

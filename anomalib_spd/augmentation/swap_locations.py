@@ -60,5 +60,5 @@ def relocate(found: dict[str, Tensor], draws: Tensor, image_size: tuple[int, int
     # the minimum is for a draw so near to 1 that the product is rounded up to the first location outside
     moved = firsts + torch.minimum((draws * (last + 1)).long(), last) - least
     source_ys, source_xs, target_ys, target_xs = moved.transpose(0, 1).flatten(1).unbind(1)
-    places = {"source_ys": source_ys, "source_xs": source_xs, "target_ys": target_ys, "target_xs": target_xs}
-    return found | places | {"anchors": moved.transpose(0, 1).flip(2)}
+    patches = {"source_ys": source_ys, "source_xs": source_xs, "target_ys": target_ys, "target_xs": target_xs}
+    return found | patches | {"anchors": moved.transpose(0, 1).flip(2)}
