@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from anomalib.data import AnomalibDataModule
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from anomalib_spd.backbones import Backbone
@@ -62,6 +62,11 @@ class FinetuneCLI(TrainingCLI):
             type=ClosedUnitInterval,
             default=0.0,
             help="share of images that choose the weights; 0: the trained",
+        )
+        parser.add_argument(
+            "--white",
+            type=PositiveFloat | None,
+            help="value of white of gray images of more than 8 bits: 4095 of 12 bits",
         )
         parser.add_argument("--num_workers", type=NonNegativeInt, default=2, help="processes that decode")
         super().add_arguments_to_parser(parser)
@@ -128,6 +133,7 @@ class FinetuneCLI(TrainingCLI):
             image_size=config.image_size,
             num_workers=config.num_workers,
             holdout=config.holdout,
+            white=config.white,
             seed=config.seed_everything,
             checkpoint={key: each for key, each in vars(config.checkpoint).items() if key not in OWN_CHECKPOINT},
             ckpt_path=config.ckpt_path,

@@ -34,6 +34,7 @@ def finetune(
     image_size: int = 256,
     num_workers: int = 2,
     holdout: float = 0.0,
+    white: float | None = None,
     seed: int | None = 0,
     checkpoint: Mapping[str, Any] | None = None,
     ckpt_path: str | None = "last",
@@ -58,6 +59,8 @@ def finetune(
         holdout: share of the normal images that are not trained on. By faint defects that are drawn on them the weights are chosen:
             the trained ones, halfway from the backbone's, or the backbone's own where the training does not help; see
             :func:`~anomalib_spd.training.held_out.compare_on_held_out`. 0 takes the trained ones.
+        white: value of white of images with one channel of more than 8 bits; see
+            :func:`~anomalib_spd.data.image_files.read_image`.
         seed: of the run; None leaves the generators as they are.
         checkpoint: arguments of :class:`~anomalib_spd.training.checkpoint.LastCheckpoint`, such as
             ``{"every_n_train_steps": 50}``.
@@ -85,7 +88,7 @@ def finetune(
     if seed is not None:
         seed_everything(seed, workers=True)
     batches = NormalImages(
-        data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True, holdout=holdout
+        data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True, white=white, holdout=holdout
     )
     training = model if isinstance(model, TrainingModule) else model()
     if holdout and not isinstance(training, Adaptation):

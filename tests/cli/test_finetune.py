@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -262,6 +263,26 @@ def test_a_folder_of_images_has_no_categories(
         assert "error: anomalib.data.Folder has no categories: leave them out" in capsys.readouterr().err
     assert main([*command, "--name", "x"]) == 0
     assert find("x").provenance.data == "6 normal training images of mine"
+
+
+def test_gray_images_of_more_than_8_bits_have_a_white(root: Path, home: Path, tmp_path: Path) -> None:
+    """Images of 12 bits with their white are those of 8 bits."""
+    shas = []
+    for bits, more in ((8, ()), (12, ("--white", str(255 * 16)))):
+        folder = tmp_path / f"{bits}"
+        for split in ("train/good", "test/good", "test/bad"):
+            (folder / split).mkdir(parents=True)
+            for number in range(6):
+                values = np.random.default_rng(number).integers(256, size=(64, 64))
+                pixels = values.astype(np.uint8) if bits == 8 else (16 * values).astype(np.uint16)
+                Image.fromarray(pixels).save(folder / split / f"{number}.png")
+        names = {"name": "gray", "root": folder, "normal_dir": "train/good"}
+        names |= {"normal_test_dir": "test/good", "abnormal_dir": "test/bad"}
+        data = ["--data", "anomalib.data.Folder", *(f"--data.init_args.{key}={value}" for key, value in names.items())]
+        command = ["finetune", "--config", str(RECIPE), *small(tmp_path / "runs", *SHORT), *data, *more]
+        assert main([*command, "--name", f"gray_{bits}"]) == 0
+        shas.append(find(f"gray_{bits}").provenance.sha256)
+    assert shas[0] == shas[1]
 
 
 @pytest.fixture
