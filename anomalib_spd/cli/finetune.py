@@ -45,7 +45,7 @@ class FinetuneCLI(TrainingCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name, and how images are read (a hook of ``LightningCLI``)."""
         parser.add_argument(
-            "--name", type=str, required=True, help=f"of the backbone; {CATEGORY} stands for the category"
+            "--name", type=str | None, required=True, help=f"of the backbone; {CATEGORY} stands for the category"
         )
         parser.add_argument("--categories", type=list[str] | None, help="of the data module; by default its own one")
         parser.add_argument(
@@ -74,8 +74,12 @@ class FinetuneCLI(TrainingCLI):
     def link_folder(self, parser: LightningArgumentParser) -> None:
         """Give each name a folder of its own: no run resumes from another's checkpoint."""
         parts = ("folder", "name")
-        parser.link_arguments(parts, "trainer.default_root_dir", compute_fn=lambda *parts: str(Path(*parts)))
-        parser.link_arguments(parts, "checkpoint.dirpath", compute_fn=lambda *parts: str(Path(*parts, "checkpoints")))
+        parser.link_arguments(
+            parts, "trainer.default_root_dir", compute_fn=lambda folder, name: str(folder / (name or ""))
+        )
+        parser.link_arguments(
+            parts, "checkpoint.dirpath", compute_fn=lambda folder, name: str(folder / (name or "") / "checkpoints")
+        )
 
     def instantiate_classes(self) -> None:
         """Build nothing yet (a hook of ``LightningCLI``)."""

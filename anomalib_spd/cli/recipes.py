@@ -11,6 +11,8 @@ from anomalib_spd.config_files import RULE, recipe_names, shipped
 from anomalib_spd.files import write_text
 
 PROGRAM = "anomalib-spd recipes"
+#: characters of a description
+MOST = 100
 COMMAND = re.compile(r"anomalib(-spd)? (\w+) ")
 
 
@@ -63,7 +65,8 @@ def _row(name: str) -> tuple[str, str, str, str]:
         for before, line in zip(["", *head], head, strict=False)
         if line and not COMMAND.match(line) and not before.endswith("\\")
     ]
-    return name, command, _images(yaml.safe_load(text)), re.split(r"(?<=[.:]) ", " ".join(about))[0]
+    first = re.split(r"(?<=\.) |\.$", " ".join(about))[0]
+    return name, command, _images(yaml.safe_load(text)), first if len(first) <= MOST else f"{first[: MOST - 1]}…"
 
 
 def _images(content: dict[str, Any]) -> str:
@@ -71,7 +74,10 @@ def _images(content: dict[str, Any]) -> str:
     data = content.get("data", {})
     class_path = str(data.get("class_path", "")).rpartition(".")[2]
     if not class_path:
-        return "yours, by --data" if "holdout" in content or "batch_size" in content else "as what it changes"
+        # the recipes of the command `finetune` say nothing of the data; others without any are given behind another
+        return (
+            "yours, by --data" if "model" in content and "class_path" in content["model"] else "as the recipe before it"
+        )
     inner = data.get("init_args", {}).get("datamodule", {})
     if "Sample" in (class_path, str(inner.get("class_path", "")).rpartition(".")[2]):
         return "none: the sample"

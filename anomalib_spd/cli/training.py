@@ -1,5 +1,7 @@
 """Lightning's command line as the trainings of this package use it."""
 
+import sys
+from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from anomalib_spd.config_files import merge_config_files
+from anomalib_spd.files import one_line
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import fit, ignore_expected_warnings, trainer_options
 
@@ -26,6 +29,9 @@ class TrainingCLI(LightningCLI):
         model_class: base class of ``model.class_path``.
         data_class: base class of ``data.class_path``.
         args: what follows the command.
+
+    Raises:
+        SystemExit: with 2 for wrong usage, which is one line; with 0 after ``--help``.
     """
 
     def __init__(
@@ -36,16 +42,22 @@ class TrainingCLI(LightningCLI):
         args: Sequence[str],
     ) -> None:
         ignore_expected_warnings()
-        super().__init__(
-            model_class,
-            data_class,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            parser_kwargs={"prog": f"anomalib-spd {command}"},
-            run=False,
-            args=merge_config_files(args),
-        )
+        program = f"anomalib-spd {command}"
+        try:
+            super().__init__(
+                model_class,
+                data_class,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                # else jsonargparse prints all options before what is wrong with one
+                parser_kwargs={"prog": program, "exit_on_error": False},
+                run=False,
+                args=merge_config_files(args),
+            )
+        except ArgumentError as error:
+            print(f"error: {one_line(error)} ('{program} --help' has all options)", file=sys.stderr)
+            raise SystemExit(2) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint (a hook of ``LightningCLI``)."""

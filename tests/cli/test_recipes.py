@@ -92,3 +92,33 @@ def test_the_list_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("finetune", "--config", "finetune/adapt", "--data", "anomalib.data.Visa"), "Option 'name' is required"),
+        (("finetune", "--config", "finetune/adapt", "--name", "x"), "Option 'data' is required"),
+        (("finetune", "--config", "finetune/adapt", "--nme", "x"), "Unrecognized arguments: --nme x"),
+        (("pretrain", "--config", "pretrain/small"), 'Parser key "model"'),
+        (("pretrain", "--config", "pretrain/simsiam_spd", "--trainer.max_steps", "two"), "Got value: two"),
+        (("twoclass", "--config", "twoclass/classifier", "--trainer.max_steps", "two"), "Got value: two"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(
+    args: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.endswith(f"('anomalib-spd {args[0]} --help' has all options)\n")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
