@@ -150,7 +150,7 @@ sys.modules["anomalib_spd"] = None  # from here on, importing it fails
 model = torch.load({str(exported)!r}, weights_only=False)["model"].eval()
 print("map", tuple(model(torch.rand(1, 3, 256, 256)).anomaly_map.shape))
 """
-    assert "map (1, 1, 224, 224)" in run("-c", code)
+    assert "map (1, 1, 256, 256)" in run("-c", code)
 
 
 def test_backbones_command(run: Run, home: Path) -> None:

@@ -53,7 +53,8 @@ class PhotographVisualizer(Visualizer):
 
     Examples:
         >>> from anomalib.models import Patchcore
-        >>> model = Patchcore(visualizer=PhotographVisualizer(max_images=30))
+        >>> layers, visualizer = ["blocks.2", "blocks.4"], PhotographVisualizer(max_images=30)
+        >>> model = Patchcore(backbone="efficientnet_lite0_spd", layers=layers, visualizer=visualizer)
     """
 
     def __init__(self, output_dir: Path | str | None = None, max_images: int = 60) -> None:
