@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,37 @@ def test_commands_name_configurations_that_ship(page: Path) -> None:
     for block in blocks(page, "console"):
         for name in re.findall(r"--config ([\w./]+)", block):
             assert find_config(name).is_file()
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command of this package or of stock anomalib that reads a configuration."""
+    for block in blocks(page, "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line, comments=True) or [""]
+            if program in ("anomalib", "anomalib-spd") and words and words[0] in READ_CONFIGURATIONS:
+                yield [word for word in words if word != "..."]
+
+
+READ_CONFIGURATIONS = ("train", "test", "predict", "pretrain", "finetune", "twoclass", "benchmark")
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=f"{page.stem}: {' '.join(words)}") for page in GUIDES for words in commands(page)]
+)
+def test_commands_are_understood(
+    words: list[str],
+    registry: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every option is known and takes its value; whether the images are there is another matter."""
+    for name in ("anomalib_spd", "configs"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--print_config"])
+    assert caught.value.code == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
