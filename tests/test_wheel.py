@@ -106,6 +106,8 @@ def test_stock_train_predict_and_export(run: Run, configs: Path, home: Path, con
     assert "pixel_AUPR" in printed
     (checkpoint,) = results.rglob("*.ckpt")
     assert len(list(results.rglob("images/bad/*"))) == 15
+    assert len(list(results.rglob("images/contact_sheet.png"))) == 1
+    assert "Contact sheet of the images:" in printed
 
     run(*ANOMALIB, "predict", *common, *SAMPLE, "--ckpt_path", str(checkpoint))
     for export_type, suffix in (("torch", ".pt"), ("onnx", ".onnx")):

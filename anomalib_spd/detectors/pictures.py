@@ -22,7 +22,7 @@ RIGHT, WRONG = "#00795a", "#c34a00"
 # rare in products, and not in the colors of the map
 TRUTH = "#00e5ff"
 # the border that the detector never saw
-HATCH = ("#b4b5b7", "#d9dadb")
+HATCH = ("#8f9092", "#d9dadb")
 
 
 class Inspection(NamedTuple):
@@ -66,7 +66,8 @@ def draw(inspection: Inspection, threshold: float = 0.5) -> Image.Image:
     box = (left, top, max(right, left + 1), max(bottom, top + 1))
 
     seen = photograph.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    shaded = Image.blend(seen, Image.new("RGB", size, HATCH[0]), 0.6)
+    # hatched, not only paler: that would not be seen on gray parts
+    shaded = Image.blend(seen, _hatched(size), 0.75)
     shaded.paste(seen.crop(box), box)
     panels = [shaded, _map_panel(inspection.anomaly_map, size, box, threshold)]
     if inspection.truth is not None:

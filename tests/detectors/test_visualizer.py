@@ -11,11 +11,12 @@ from anomalib.engine import Engine
 from anomalib.models import Padim
 from anomalib.post_processing import PostProcessor
 from anomalib.visualization import ImageVisualizer
-from PIL import Image
+from PIL import Image, ImageColor
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
+from torchvision.tv_tensors import Mask
 
 from anomalib_spd.data import Sample
-from anomalib_spd.detectors.pictures import GAP, HEADER, PANEL
+from anomalib_spd.detectors.pictures import GAP, HEADER, PANEL, TRUTH
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.detectors.visualizer import CONTACT_GRID, PhotographVisualizer, inspected_region
 
@@ -64,6 +65,48 @@ def test_a_spot_of_the_photograph_is_where_it_was_in_the_map(
         near = np.maximum(np.abs(rows - at_y * shown), np.abs(columns - at_x * shown)) < 0.1 * PANEL
         assert np.median(rows[near]) == pytest.approx(at_y * shown, abs=3)
         assert np.median(columns[near]) == pytest.approx(at_x * shown, abs=3)
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+@pytest.mark.parametrize("size", [(256, 256), (400, 300), (120, 240)])
+@pytest.mark.parametrize("transform", [None, WHOLE, CROPPED])
+def test_the_true_outline_lies_around_the_defect(
+    transform: Transform | None, size: tuple[int, int], from_file: bool, tmp_path: Path
+) -> None:
+    width, height = size
+    # as shares of the photograph: in the upper right, and inside the crop
+    box = [round(share * side) for share, side in zip((0.6, 0.2, 0.8, 0.3), (*size, *size), strict=True)]
+    mask = np.zeros((height, width), np.uint8)
+    mask[box[1] : box[3], box[0] : box[2]] = 255
+    photograph, file = tmp_path / "photograph.png", tmp_path / "mask.png"
+    Image.new("RGB", size, "#804020").save(photograph)
+    Image.fromarray(mask).save(file)
+    cropped = Mask(torch.from_numpy(mask > 0)[None])
+    cropped = cropped if transform is None else transform(cropped)
+    truth = {"mask_path": str(file)} if from_file else {"gt_mask": cropped[0]}
+    item = ImageItem(image=torch.zeros(3, 8, 8), image_path=str(photograph), **truth)
+    picture = np.asarray(PhotographVisualizer().visualize(item, transform))
+    scale = PANEL / max(size)
+    start = GAP + (PANEL - round(scale * width)) // 2
+    for column in (0, PANEL + GAP):
+        panel = picture[HEADER : HEADER + round(scale * height), start + column : start + column + round(scale * width)]
+        rows, columns = np.nonzero((panel == ImageColor.getrgb(TRUTH)).all(2))
+        # two pixels around the defect
+        found = (columns.min() + 2, rows.min() + 2, columns.max() - 1, rows.max() - 1)
+        assert found == pytest.approx(tuple(scale * edge for edge in box), abs=2)
+
+
+@pytest.mark.parametrize("color", ["#000000", "#b4b5b7", "#ffffff"])
+def test_what_was_not_inspected_is_seen_on_photographs_of_any_brightness(color: str, tmp_path: Path) -> None:
+    file = tmp_path / "photograph.png"
+    Image.new("RGB", (256, 256), color).save(file)
+    item = ImageItem(image=torch.zeros(3, 224, 224), image_path=str(file), anomaly_map=torch.zeros(224, 224))
+    picture = np.asarray(PhotographVisualizer().visualize(item, CROPPED).convert("L")).astype(int)
+    panel = picture[HEADER : HEADER + PANEL, GAP : GAP + PANEL]
+    # 16 of 256 pixels on each edge; photograph inside, stripes outside
+    assert np.ptp(panel[16:240, 16:240]) == 0
+    for edge in (panel[:16], panel[240:], panel[:, :16], panel[:, 240:]):
+        assert np.ptp(edge) > 30
 
 
 def _pictures(folder: Path, crop: tuple[int, int] | None, visualizer: PhotographVisualizer) -> Path:
