@@ -52,9 +52,7 @@ class PhotographVisualizer(Visualizer):
         ValueError: for fewer than 1 image.
 
     Examples:
-        >>> from anomalib.models import Patchcore
-        >>> layers, visualizer = ["blocks.2", "blocks.4"], PhotographVisualizer(max_images=30)
-        >>> model = Patchcore(backbone="efficientnet_lite0_spd", layers=layers, visualizer=visualizer)
+        >>> visualizer = PhotographVisualizer(max_images=30)
     """
 
     def __init__(self, output_dir: Path | str | None = None, max_images: int = 60) -> None:
