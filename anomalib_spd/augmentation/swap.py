@@ -15,8 +15,7 @@ from anomalib_spd.augmentation.anchors import ClusterChoice, salient_mask, sampl
 from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import BoxGenerator, ScarGenerator, SwapGenerator
 from anomalib_spd.augmentation.patches import Patch, add_to_mask, gather_pixels, locations, scatter_pixels
-from anomalib_spd.augmentation.swap_locations import relocate as relocate_pair
-from anomalib_spd.augmentation.swap_locations import swap_locations
+from anomalib_spd.augmentation.swap_locations import relocate_pair, swap_locations
 
 Guide = Literal["saliency", "anchors"]
 
@@ -175,8 +174,7 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
             raise RuntimeError(f"{type(self).__name__} has swapped nothing yet: call it before `last_swaps`.")
         params = self._params
         height, width = (int(each) for each in params["forward_input_shape"][-2:])
-        fitted = {key: value for key, value in params.items() if isinstance(value, Tensor) and len(value.shape) > 0}
-        patch, _ = self.two_patches(fitted, self.size.largest(height, width)[2], (height, width))
+        patch, _ = self.two_patches(params, self.size.largest(height, width)[2], (height, width))
         inside = patch.is_first() if patch.inside is None else patch.inside & patch.is_first()
         across = torch.stack([params["target_ys"] - params["source_ys"], params["target_xs"] - params["source_xs"]])
         changed = params["batch_prob"] > 0.5
@@ -198,12 +196,12 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         params, size = params_like(images, params), (images.shape[2], images.shape[3])
         last = torch.tensor(size, device=images.device) - 1
         pixels = torch.minimum(anchors.to(images.device).flip(2).long().clamp(min=0), last)
-        return self._found(pixels, params, size)
+        return self._swap_locations(pixels, params, size)
 
-    def _found(self, pixels: Tensor, params: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    def _swap_locations(self, pixels: Tensor, params: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
         """Return the locations and sizes of the patches for anchors, rows and columns ``(B, T, 2)``."""
         found = swap_locations(pixels, params["full_heights"], params["full_widths"], size)
-        # parameters of a call that was recorded without draws of a location are repeated as they were
+        # the generator draws a location where both patches are to move
         return relocate_pair(found, params["location_draws"], size) if "location_draws" in params else found
 
     def _salient_locations(self, saliency: Tensor, images: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -223,4 +221,4 @@ class SwapAugmentation(PatchAugmentation, RandomTransplantation):  # type: ignor
         else:
             clusters, choice = self.flags["clusters"], self.flags["cluster"]
             pixels = sample_inside(salient_mask(maps, clusters, choice, params["cluster_draw"]), draws)
-        return self._found(pixels, params, size)
+        return self._swap_locations(pixels, params, size)

@@ -1,4 +1,4 @@
-"""The locations at which two patches of one size can swap, and how large and far apart they then are."""
+"""The locations at which two patches of one size can swap."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def swap_locations(anchors: Tensor, heights: Tensor, widths: Tensor, image_size:
     return dict(zip(names, found, strict=True)) | {"anchors": both.flip(2)}
 
 
-def relocate(found: dict[str, Tensor], draws: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
+def relocate_pair(found: dict[str, Tensor], draws: Tensor, image_size: tuple[int, int]) -> dict[str, Tensor]:
     """Move both patches together to a uniform location, so that their size and their distance stay.
 
     Source: ours, the control of a guide that is matched in size and distance.

@@ -40,6 +40,7 @@ class PhotographVisualizer(Visualizer):
     they belong: the pre-processor's transform says which part the detector saw, and the rest is hatched. The true outline is
     read from the mask's own file, so that a defect in the uninspected border is drawn too. All maps have one scale, from 0
     to 1. At the end, the pictures are arranged by falling score in ``contact_sheet.png``, and its path is printed.
+    Of several processes each writes its own pictures, and there is no contact sheet.
 
     It stands wherever anomalib takes a visualizer: ``Patchcore(visualizer=PhotographVisualizer())``, or by its class path in
     YAML. A crop by the data module's own augmentations is not known to it.
