@@ -1,14 +1,16 @@
 # make demo: install into .venv and run the shipped PatchCore configuration on the embedded sample
 # make test: the same for the tests; those that take minutes each: make test-slow
+# make docs: the site, in docs/_build/html
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+DOCUMENTING := $(VENV)/documenting
 PYTEST_ARGS ?=
 # torch asks Linux for large pages; without them a CPU spends most of a large batch in page faults
 export THP_MEM_ALLOC_ENABLE ?= 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 # the marker is renewed whenever the metadata changes, so both targets install once
 $(INSTALLED): setup.cfg pyproject.toml
@@ -35,5 +37,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(DOCUMENTING): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $(DOCUMENTING)
+
+# the warnings that are ignored are of Python; those of Sphinx are errors
+docs: $(DOCUMENTING)
+	$(BIN)/python -W ignore -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build docs/_generated *.egg-info

@@ -77,7 +77,7 @@ def test_an_unset_data_root_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_grid_of_the_guide_is_one(tmp_path: Path) -> None:
-    guide = (REPOSITORY / "docs/guide/benchmark.md").read_text()
+    guide = (REPOSITORY / "docs/howto/benchmark.md").read_text()
     (block,) = (block for block in guide.split("```yaml\n")[1:] if block.startswith("backbones:"))
     path = tmp_path / "grid.yaml"
     path.write_text(block.partition("```")[0])

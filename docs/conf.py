@@ -1,0 +1,54 @@
+"""The site's settings: ``make docs`` builds it, with warnings as errors and without a network."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from anomalib_spd.version import __version__
+
+DOCS = Path(__file__).parent
+#: what a build makes and git ignores
+GENERATED = DOCS / "_generated"
+
+project = "anomalib_spd"
+author = "anomalib_spd developers"
+project_copyright = author
+release = version = __version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"anomalib_spd {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+# single backticks in docstrings are code, with a link where there is something to link to
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 88
+napoleon_custom_sections = ["Source", "Batch"]
+napoleon_use_ivar = True
+# the signature has them; as text, a name such as numpy.str_ would be a link
+napoleon_attr_annotations = False
+add_module_names = False
+
+# the notebooks are stored with their outputs beside docs/; Sphinx reads what is in it alone
+shutil.copytree(DOCS.parent / "notebooks", GENERATED / "notebooks", dirs_exist_ok=True)
+
+
+def _link_notebooks(_app: Any, _page: str, source: list[str]) -> None:
+    """Lead links to the notebooks to their copies."""
+    source[0] = source[0].replace("](../../notebooks/", "](../_generated/notebooks/")
+
+
+def setup(app: Any) -> None:
+    """Connect what a build does beside Sphinx."""
+    app.connect("source-read", _link_notebooks)
