@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,6 +27,8 @@ from anomalib_spd.files import write_text
 
 GRID = "grid.yaml"
 LOG = "log.txt"
+#: keys of a record that tell one measurement from another
+IDENTITY = ("backbone", "files_sha256", "config")
 #: of keys of a record, in messages
 NAMES = {"files_sha256": "content of images or masks"}
 
@@ -74,7 +76,7 @@ def run(
         GridError: the grid is not well formed, or what it reads is not there.
         ValueError: recorded cells were measured with other settings, or another process runs a grid in this folder.
     """
-    files = check_grid(grid)
+    files = check_grid(grid, results)
     results.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(results / ".lock", timeout=0):
@@ -179,7 +181,7 @@ def _recorded(results: Path, groups: Sequence[Group]) -> tuple[list[Result], lis
             if result is None or not result.done:
                 left.append(plan)
             else:
-                _check_same(result, plan)
+                check_same(result, plan)
                 known.append(result)
         if left:
             missing.append(left)
@@ -188,12 +190,19 @@ def _recorded(results: Path, groups: Sequence[Group]) -> tuple[list[Result], lis
     return known, missing
 
 
-def _check_same(result: Result, plan: one_cell.Plan) -> None:
-    changed = [
-        NAMES.get(key, key)
-        for key, value in plan.origin.items()
-        if key != "published" and result.record.get(key) != value
-    ]
+def check_same(result: Result, plan: one_cell.Plan, keys: Collection[str] = IDENTITY) -> None:
+    """Check that a recorded cell was measured with the settings of a plan.
+
+    Args:
+        result: what is on record.
+        plan: what is to be measured.
+        keys: of the record that are compared.
+
+    Raises:
+        ValueError: it was measured with others.
+    """
+    origin = plan.origin
+    changed = [NAMES.get(key, key) for key in origin if key in keys and result.record.get(key) != origin[key]]
     if changed:
         raise ValueError(
             f"{result.cell} is recorded in {result.folder}, but was measured with another {', '.join(changed)}: give "

@@ -1,5 +1,6 @@
 """The command ``anomalib-spd benchmark``: measure a grid of backbones, detectors, categories and seeds."""
 
+import inspect
 import math
 import os
 import signal
@@ -7,7 +8,9 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
+from pydoc import locate
 from typing import Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -16,7 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_spd.benchmark import run as benchmark
-from anomalib_spd.benchmark.grid import Grid, GridError
+from anomalib_spd.benchmark.checks import look_at
+from anomalib_spd.benchmark.grid import DATA_KEYS, Grid, GridError
+from anomalib_spd.benchmark.outlook import outlook
 from anomalib_spd.benchmark.results import RUNS, Result, read
 from anomalib_spd.benchmark.run import Outcome
 from anomalib_spd.benchmark.runners import Processes, Ray, Runner
@@ -32,6 +37,9 @@ Backbones that the grid says how to make, and that are not in the registry, are 
 A cell is recorded as soon as it ends; the same command, given again, resumes. The error of a cell that fails is recorded,
 and the other cells go on; the exit status is then 1. runs.csv in the folder of results has a row for every cell.
 
+Names, layers, data and folders are checked before the first cell. --dry-run shows what there is to do, and stops there.
+Images are those of --data.root. A data set that is missing is downloaded into a folder that exists, if an empty one.
+
 Several --config files are merged, later ones win. In a file, ${oc.env:NAME} is an environment variable.
 
 (anomalib's own command of this name is 'anomalib benchmark'.)"""
@@ -46,6 +54,8 @@ def run(args: list[str]) -> int:
     options = parse(args)
     results, threads = options.results, options.threads or default_threads(options.workers)
     try:
+        if options.dry_run:
+            return _dry_run(grid_of(options), results, options.workers)
         outcome = _run(options, results, threads)
     except KeyboardInterrupt:
         return _stopped(signal.SIGINT, results)
@@ -64,6 +74,32 @@ def run(args: list[str]) -> int:
     print(f"Table of all cells: {results / RUNS}")
     print(f"Tables and pictures: anomalib-spd report {results}")
     return 1 if outcome.failed else 0
+
+
+def _dry_run(grid: Grid, results: Path, workers: int) -> int:
+    """Print what a grid would do, and what is wrong with it; return the exit status."""
+    errors = look_at(grid, results)
+    try:
+        plan = outlook(grid, results)
+    except GridError as error:
+        raise GridError(list(dict.fromkeys([*errors, *error.lines]))) from None
+    states = [(plan.done, "on record"), (plan.failed, "failed, again"), (plan.new, "to measure")]
+    state = {cell: text for cells, text in states for cell in cells}
+    for cell in grid.cells():
+        print(f"{state[cell]:<13}  {cell}")
+    left = len(plan.failed) + len(plan.new)
+    print(f"{len(state)} cells: {len(plan.done)} on record, {left} to measure, in {results}")
+    if plan.trainings:
+        print(f"{len(plan.trainings)} backbones are fine-tuned first: {', '.join(plan.trainings)}")
+    if left and plan.seconds is None:
+        print("No estimate of the time: not every detector has a cell on record.")
+    elif left and plan.seconds:
+        without = ", without the fine-tuning" if plan.trainings else ""
+        took = timedelta(seconds=round(plan.seconds / workers))
+        print(f"About {took} (hours:minutes:seconds) by the cells on record, {workers} at a time{without}.")
+    if errors:
+        raise GridError(errors)
+    return 0
 
 
 class _Terminated(BaseException):
@@ -115,7 +151,15 @@ def default_threads(workers: int) -> int:
 
 def grid_of(options: Namespace) -> Grid:
     """Return the grid of parsed options."""
-    return Grid(**{field.name: options[field.name] for field in fields(Grid)})
+    values = {field.name: options[field.name] for field in fields(Grid)}
+    data = values["data"]
+    # short, as in other commands: --data.root is an argument of the data module, which any other key is not
+    takes = inspect.signature(made).parameters if inspect.isclass(made := locate(str(data.get("class_path")))) else {}
+    short = {key: each for key, each in data.items() if key in takes and key not in DATA_KEYS}
+    if short:
+        others = {key: each for key, each in data.items() if key not in short}
+        values["data"] = {**others, "init_args": {**data.get("init_args", {}), **short}}
+    return Grid(**values)
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -131,6 +175,11 @@ def parse(args: list[str]) -> Namespace:
     parser = ArgumentParser(PROGRAM, description=DESCRIPTION, formatter_class=_Help)
     parser.add_argument("--config", action="config", help="a YAML file, or the name of a recipe: benchmark/quick")
     parser.add_class_arguments(Grid)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the cells, those on record, what is missing and about how long it takes; nothing is measured or written",
+    )
     parser.add_argument("--results", type=Path, default=Path("results/benchmark"), help="folder of results")
     parser.add_argument("--runner", type=Literal["processes", "ray"], default="processes", help="where cells run")
     parser.add_argument("--workers", type=PositiveInt, default=1, help="how many processes at a time")

@@ -81,7 +81,9 @@ def _images(content: dict[str, Any]) -> str:
     inner = data.get("init_args", {}).get("datamodule", {})
     if "Sample" in (class_path, str(inner.get("class_path", "")).rpartition(".")[2]):
         return "none: the sample"
-    return f"{class_path} in {data['init_args']['root']}"
+    if class_path == "SyntheticParts":  # makes its own, beside which it replays others
+        return "yours, by --data.replay_images"
+    return f"{class_path}, by --data.root"
 
 
 def _show(options: argparse.Namespace) -> None:

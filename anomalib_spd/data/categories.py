@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from anomalib_spd.data.images import ImageFolder, LabelledImages
-from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.index import REPLAY_OPTION, ImageIndex, check_exists
 from anomalib_spd.data.sampler import ResumableSampler
 from anomalib_spd.data.synthetic_parts import make_parts
 
@@ -101,7 +101,7 @@ class CategoryFolder(ImageFolder):
                 f"{size} of one category. Give a folder with a sub-folder of images per category, or a smaller --data.batch_size."
             )
         if self.replay_per_batch:
-            index = index.with_background(ImageIndex.of(self.replay_images or ""))
+            index = index.with_background(ImageIndex.of(self.replay_images or "", option=REPLAY_OPTION))
         return index, name
 
     def sampler(self, images: LabelledImages, **settings: Any) -> ResumableSampler:
@@ -147,4 +147,6 @@ class SyntheticParts(CategoryFolder):
 
     def prepare_data(self) -> None:
         """Make the images if they are missing (a hook of Lightning, called in one process)."""
+        if self.replay_per_batch:
+            check_exists(Path(self.replay_images or ""), REPLAY_OPTION)  # before minutes of work
         make_parts(self.root, self.categories, self.images_per_category, self.seed)

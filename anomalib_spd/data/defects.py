@@ -13,7 +13,7 @@ from torch import Tensor
 from anomalib_spd.data.defect_layouts import Category, categories_in
 from anomalib_spd.data.image_files import read_mask, square
 from anomalib_spd.data.images import ImageBatches, LabelledImages, decode
-from anomalib_spd.data.index import ImageIndex
+from anomalib_spd.data.index import REPLAY_OPTION, ImageIndex
 from anomalib_spd.data.ready import prepare
 from anomalib_spd.data.sampler import ResumableSampler
 from anomalib_spd.files import first_few
@@ -246,7 +246,7 @@ class DefectFolder(ImageBatches):
             labels += [2 * (len(found) + int(normal.labels[item])) for item in read]
         index = replace(ImageIndex.of_files(files), labels=np.asarray(labels, np.int32))
         if self.replay:
-            index = index.with_background(ImageIndex.of(self.replay_images or ""))
+            index = index.with_background(ImageIndex.of(self.replay_images or "", option=REPLAY_OPTION))
         self._masks = masks + [None] * (len(index) - len(masks))
         self._weights = [self._weight(name) for name in (*(each.name for each in found), *normal_names)]
         return index, f"The categories {first_few(each.name for each in found)}"

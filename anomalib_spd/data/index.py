@@ -36,7 +36,7 @@ class ImageIndex:
     classes: list[str]
 
     @classmethod
-    def of(cls, root: Path | str, relative_to: Path | str | None = None) -> "ImageIndex":
+    def of(cls, root: Path | str, relative_to: Path | str | None = None, option: str = "--data.root") -> "ImageIndex":
         """List the images of a folder, or read a text file.
 
         A folder's images are those below it, at any depth, in alphabetical order; links to folders are followed. Hidden entries
@@ -52,15 +52,14 @@ class ImageIndex:
         Args:
             root: the folder or the text file.
             relative_to: folder to which a text file's paths are relative; by default its own.
+            option: that gives ``root``, for messages.
 
         Raises:
             FileNotFoundError: if ``root`` does not exist or holds no image, or a text file's first image does not exist.
             ValueError: if some lines of a text file have a class and others have none, or ``relative_to`` is given for a
                 folder.
         """
-        root = Path(root)
-        if not root.exists():
-            raise FileNotFoundError(f"The image folder or list {root} does not exist. {_ANOTHER}")
+        check_exists(root := Path(root), option)
         if relative_to is not None and root.is_dir():
             raise ValueError(f"relative_to is for the paths of a text file, but {root} is a folder; leave it out")
         base = root if root.is_dir() else Path(relative_to or root.parent)
@@ -74,7 +73,7 @@ class ImageIndex:
             labels, classes = _number(class_names, by_value=True)
         if not names:
             nothing = f"holds no image ({', '.join(EXTENSIONS)})" if root.is_dir() else "has no line"
-            raise FileNotFoundError(f"The image folder or list {root} {nothing}. {_ANOTHER}")
+            raise FileNotFoundError(f"The image folder or list {root} {nothing}. {_ANOTHER.format(option)}")
         index = cls(base, _encode(names), labels, classes)
         if not root.is_dir() and not index[0].exists():
             raise FileNotFoundError(
@@ -104,7 +103,23 @@ class ImageIndex:
         return (self[index] for index in range(len(self)))
 
 
-_ANOTHER = "Give another with --data.root."
+_ANOTHER = "Give another with {}."
+#: that gives the images to replay, for messages
+REPLAY_OPTION = "--data.replay_images"
+
+
+def check_exists(root: Path, option: str) -> None:
+    """Check that a folder of images, or a list, exists.
+
+    Args:
+        root: the folder or the text file.
+        option: that gives it, for the message.
+
+    Raises:
+        FileNotFoundError: if it does not.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"The image folder or list {root} does not exist. {_ANOTHER.format(option)}")
 
 
 def visible(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +19,9 @@ from PIL import Image
 
 from anomalib_spd.files import content_digests, digest, first_few
 from anomalib_spd.spelling import did_you_mean
+
+#: how the message of a missing folder begins
+FOLDER = "The folder of images"
 
 
 def set_up(data: AnomalibDataModule, seed: int) -> None:
@@ -40,16 +44,16 @@ def set_up(data: AnomalibDataModule, seed: int) -> None:
 
 
 def prepare(data: AnomalibDataModule) -> None:
-    """Prepare a data module's files: some download them if they are missing.
+    """Prepare a data module's files: some download them into their folder if they are missing.
 
     Args:
         data: the data module.
 
     Raises:
         ValueError: its data set has no such category.
-        OSError: the files are missing and cannot be downloaded.
+        OSError: the files are missing and cannot be downloaded, or the folder to download into does not exist.
     """
-    check_category(data)
+    check_root(data)
     try:
         data.prepare_data()
     except OSError as error:
@@ -58,6 +62,65 @@ def prepare(data: AnomalibDataModule) -> None:
             f"{what}: not all of it is in {getattr(data, 'root', None)}, and it could not be prepared ({error}): give the "
             "folder of the data set as root"
         ) from error
+
+
+def check_root(data: AnomalibDataModule) -> None:
+    """Look whether the folder of a data set is there, and has the category; nothing is prepared.
+
+    A module that could download its data set does so into a folder that exists, if an empty one: a name that was left as
+    it is, or misspelt, starts no download of gigabytes.
+
+    Args:
+        data: the data module.
+
+    Raises:
+        ValueError: its data set has no such category.
+        FileNotFoundError: the folder does not exist.
+    """
+    inner = _innermost(data)
+    check_category(inner)
+    if (folder := missing_folder(inner)) and folder == Path(inner.root):
+        option = "--data.root" if inner is data else "--data.datamodule.init_args.root"
+        raise FileNotFoundError(
+            f"{FOLDER} {folder} does not exist. Give another with {option}, or make it, empty, to have "
+            f"{type(inner).__name__} downloaded into it."
+        )
+
+
+def missing_folder(data: AnomalibDataModule) -> Path | None:
+    """Return the folder that is missing of what a data module would download; None where all is there, or it downloads nothing.
+
+    Args:
+        data: the data module.
+    """
+    inner = _innermost(data)
+    # anomalib's modules have this beside them; those that make images, or take them as they are, have not
+    if not hasattr(sys.modules[_preparing_class(inner).__module__], "DOWNLOAD_INFO"):
+        return None
+    root = Path(inner.root)
+    if not root.is_dir():
+        return root
+    return None if not inner.category or _has_folder(root, inner.category) else root / inner.category
+
+
+def prepares_files(data: AnomalibDataModule) -> bool:
+    """Return whether a data module downloads, converts or makes files before it lists them."""
+    return not _preparing_class(_innermost(data)).__module__.startswith("lightning.")
+
+
+def _preparing_class(data: AnomalibDataModule) -> type:
+    return next(each for each in type(data).__mro__ if "prepare_data" in vars(each))
+
+
+def _innermost(data: AnomalibDataModule) -> Any:
+    """Return the data module that lists the images: itself, or the one that it wraps."""
+    inner = getattr(data, "datamodule", None)
+    return _innermost(inner) if isinstance(inner, AnomalibDataModule) else data
+
+
+def _has_folder(root: Path, category: str) -> bool:
+    folder = glob.escape(category)
+    return any(path.is_dir() for form in (folder, f"*/{folder}") for path in root.glob(form))
 
 
 def check_category(data: AnomalibDataModule) -> None:
@@ -74,8 +137,7 @@ def check_category(data: AnomalibDataModule) -> None:
     known, root = categories_of(type(data)), getattr(data, "root", None)
     if not known or root is None or data.category in known:
         return
-    folder = glob.escape(data.category)
-    if data.category and any(path.is_dir() for form in (folder, f"*/{folder}") for path in Path(root).glob(form)):
+    if data.category and _has_folder(Path(root), data.category):
         return
     raise ValueError(
         f"{type(data).__name__} has no category {data.category!r}{did_you_mean(data.category, known)}; it has: "

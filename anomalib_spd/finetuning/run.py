@@ -13,6 +13,7 @@ from anomalib_spd.backbones.install import check_addable
 from anomalib_spd.backbones.names import check_free
 from anomalib_spd.backbones.record import Backbone
 from anomalib_spd.data.normal_images import NormalImages
+from anomalib_spd.data.ready import check_root
 from anomalib_spd.files import atomic_write, sha256_of
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import LAST, fit, trainer_options
@@ -76,6 +77,7 @@ def finetune(
         ValueError: where the name cannot be used, the images or the settings are not those of the checkpoint, or an
             argument is out of range.
         FloatingPointError: where the loss is not finite.
+        FileNotFoundError: where the folder of a data set does not exist.
         OSError: where the disk is full, or the registry cannot be written.
     """
     run_folder = Path(folder) / name
@@ -86,10 +88,12 @@ def finetune(
     if is_registered and ckpt_path != "last":
         check_free(name)  # what is trained anew would not get the name
     if seed is not None:
-        seed_everything(seed, workers=True)
+        seed_everything(seed, workers=True, verbose=False)
     batches = NormalImages(
         data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True, white=white, holdout=holdout
     )
+    for each in batches.datamodules:
+        check_root(each)
     training = model if isinstance(model, TrainingModule) else model()
     if holdout and not isinstance(training, Adaptation):
         raise ValueError(

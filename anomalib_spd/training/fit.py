@@ -132,6 +132,7 @@ def _only_one(trainer: Trainer, folder: Path) -> Iterator[None]:
         yield
         return
     root = folder.parent
+    made = [each for each in (root, *root.parents) if not each.exists()]
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / ".lock", timeout=0)
     try:
@@ -157,6 +158,8 @@ def _only_one(trainer: Trainer, folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 (root / ".lock").unlink()
                 root.rmdir()
+                for each in made[1:]:
+                    each.rmdir()
 
 
 def _fit(trainer: Any, model: LightningModule, data: LightningDataModule, last: Path, ckpt_path: str | None) -> None:

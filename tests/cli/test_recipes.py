@@ -122,3 +122,50 @@ def test_wrong_usage_is_one_line_and_writes_nothing(
     assert err.endswith(f"('anomalib-spd {args[0]} --help' has all options)\n")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+VISA = ("--data", "anomalib.data.Visa")
+
+
+@pytest.mark.parametrize(
+    ("args", "folder", "option"),
+    [
+        *((("pretrain", f"pretrain/{name}_spd"), "imagenet/train", "root") for name in ("supervised", "moco", "dense")),
+        (("pretrain", "pretrain/cross_image_spd"), "imagenet/train", "replay_images"),
+        (("pretrain", "pretrain/cross_image_spd_real"), "defects", "root"),
+        (("twoclass", "twoclass/classifier"), "visa", "root"),
+        (("finetune", "finetune/adapt", *VISA, "--name", "new"), "visa", "root"),
+    ],
+)
+def test_a_recipe_without_its_images_names_the_option_and_writes_nothing(
+    args: tuple[str, ...],
+    folder: str,
+    option: str,
+    tmp_path: Path,
+    registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in ("anomalib.data.datamodules.image.visa", "anomalib_spd.twoclass.visa"):
+        monkeypatch.setattr(f"{module}.download_and_extract", pytest.fail)
+    command, recipe, *more = args
+    assert main([command, "--config", recipe, *more, "--trainer.accelerator", "cpu"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert f" datasets/{folder} does not exist. Give another with --data.{option}" in errors[0]
+    assert not [path for path in tmp_path.iterdir() if path != registry]
+
+
+def test_a_wrapped_data_module_is_looked_at_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["twoclass", "--config", "twoclass/classifier_small", "--data.datamodule", "anomalib.data.MVTecAD"]
+    assert main(args) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: The folder of images datasets/MVTecAD does not exist. Give another with ")
+    option = line.split("Give another with ")[1].split(",")[0]
+    assert main([*args, option, str(tmp_path / "elsewhere")]) == 1
+    assert f"folder of images {tmp_path / 'elsewhere'} does not exist" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
