@@ -12,7 +12,7 @@ import yaml
 
 from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import find_config
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, reloads_checkpoints
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 GUIDES = [page for page in PAGES if page.name != "experiments.md" and page.parent.name != "results"]
@@ -50,7 +50,34 @@ STAND_INS = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if "```python" in page.read_text()], ids=name_of)
+#: are run as a reader does, commands and programs in their order
+WALKED = [REPOSITORY / "docs/start.md", REPOSITORY / "docs/howto/deploy.md"]
+
+
+@reloads_checkpoints
+def test_get_started_is_walked_from_top_to_bottom(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder is made, trained on, tested, predicted and exported; then the exported file is used."""
+    monkeypatch.chdir(tmp_path)
+    start, deploy = (page.read_text() for page in WALKED)
+    for language, block in re.findall(r"```(python|console)\n(.*?)```", start, re.DOTALL):
+        if language == "python":
+            exec(compile(block, "start.md", "exec"), {"__name__": "__main__"})
+        for words in lines_of(block) if language == "console" else ():
+            if words[0] == "anomalib-spd":
+                assert main(words[1:]) == 0, words
+    assert (tmp_path / "results/Patchcore/parts/latest/images/contact_sheet.png").is_file()
+    assert len([*(tmp_path / "results/Patchcore/latest/images/new").iterdir()]) == 10
+    (program,) = re.findall(r"```python\n(.*?)```", deploy, re.DOTALL)
+    capsys.readouterr()
+    exec(compile(program, "deploy.md", "exec"), {"__name__": "__main__"})
+    assert re.fullmatch(r"score 0\.\d\d, defective: False\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in GUIDES if page not in WALKED and "```python" in page.read_text()], ids=name_of
+)
 def test_python_runs(page: Path, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks(page, "python"):
@@ -84,16 +111,22 @@ def test_commands_name_configurations_that_ship(page: Path) -> None:
             assert find_config(name).is_file()
 
 
+def lines_of(block: str) -> Iterator[list[str]]:
+    """Yield the words of each command of a block."""
+    for line in block.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
+
+
 def commands(page: Path) -> Iterator[list[str]]:
     """Yield the words of each command of this package or of stock anomalib that reads a configuration."""
     for block in blocks(page, "console"):
-        for line in block.replace("\\\n", " ").splitlines():
-            program, *words = shlex.split(line, comments=True) or [""]
+        for program, *words in lines_of(block):
             if program in ("anomalib", "anomalib-spd") and words and words[0] in READ_CONFIGURATIONS:
                 yield [word for word in words if word != "..."]
 
 
-READ_CONFIGURATIONS = ("train", "test", "predict", "pretrain", "finetune", "twoclass", "benchmark")
+READ_CONFIGURATIONS = ("train", "test", "predict", "export", "pretrain", "finetune", "twoclass", "benchmark")
 
 
 @pytest.mark.parametrize(
