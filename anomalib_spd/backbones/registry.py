@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import DefaultCfg, generate_default_cfgs, is_model, model_entrypoint, register_model
+from safetensors import safe_open
+from timm.models import (
+    DefaultCfg,
+    generate_default_cfgs,
+    is_model,
+    load_pretrained,
+    model_entrypoint,
+    register_model,
+)
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN, Backbone
@@ -144,15 +152,16 @@ def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[...
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default_tag
         # read again: another process may have removed the backbone and added another under its name
         backbone = find(f"{model_name}{tag and '.'}{tag}")
-        if pretrained_cfg is None or isinstance(pretrained_cfg, str):
+        create = model_entrypoint(backbone.architecture)
+        if is_own := pretrained_cfg is None or isinstance(pretrained_cfg, str):
             pretrained_cfg = backbone.timm_cfg(tag or None).to_dict()
             if pretrained:
                 backbone.verify()
-        create = model_entrypoint(backbone.architecture)
+        arguments = {"pretrained_cfg": pretrained_cfg, **backbone.model_args, **kwargs}
         try:
-            model: nn.Module = create(
-                pretrained=pretrained, pretrained_cfg=pretrained_cfg, **backbone.model_args | kwargs
-            )
+            if pretrained and is_own and kwargs.get("features_only"):
+                return _features(create, backbone, arguments)
+            model: nn.Module = create(pretrained=pretrained, **arguments)
         except Exception:
             _check_arguments(backbone)  # the record's arguments are to blame, or else the caller's
             raise
@@ -161,6 +170,29 @@ def _entrypoint(model_name: str, backbones: dict[str, Backbone]) -> Callable[...
     entrypoint.__name__ = entrypoint.__qualname__ = model_name
     entrypoint.__doc__ = f"Backbone {model_name!r} of the anomalib_spd registry, a stock timm model."
     return entrypoint
+
+
+def _features(create: Callable[..., nn.Module], backbone: Backbone, arguments: dict[str, Any]) -> nn.Module:
+    """Return the network of feature maps with a backbone's weights.
+
+    Some architectures, EfficientNet's among them, have a class of its own for it, without classifier and head. timm would load
+    these nevertheless, and warn that they are unexpected.
+    """
+    generator = torch.get_rng_state()
+    model = create(pretrained=False, **arguments)
+    with safe_open(backbone.weights, "pt") as file:
+        names = set(file.keys())
+    if not model.state_dict().keys() <= names:  # timm gives its parts other names once they are loaded
+        torch.set_rng_state(generator)
+        return create(pretrained=True, **arguments)
+    load_pretrained(
+        model,
+        arguments["pretrained_cfg"],
+        num_classes=0,
+        in_chans=arguments.get("in_chans", 3),
+        filter_fn=lambda state, model: {name: state[name] for name in model.state_dict()},
+    )
+    return model
 
 
 def _check_arguments(backbone: Backbone) -> None:

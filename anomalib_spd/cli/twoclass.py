@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.callbacks import MaxStepsProgressCallback
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode
 from lightning.pytorch import Trainer
@@ -47,7 +46,7 @@ class TwoClassCLI(TrainingCLI):
         held_out = self.datamodule.val_split_mode is not ValSplitMode.NONE
         folder = self.config.checkpoint.dirpath
         self.best = ModelCheckpoint(folder, "best", "val_loss", enable_version_counter=False) if held_out else None
-        callbacks = [*(self.config_init.trainer.callbacks or []), self.recorder, MaxStepsProgressCallback()]
+        callbacks = [*(self.config_init.trainer.callbacks or []), self.recorder]
         callbacks += [self.best] if self.best else []
         return super().instantiate_trainer(**self.model.trainer_arguments, callbacks=callbacks, **kwargs)
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_spd.data.run_settings import OTHER_RUN
 from anomalib_spd.training.checkpoint import AtomicCheckpointIO
-from anomalib_spd.training.progress import Pace, ProgressLines
+from anomalib_spd.training.progress import Pace, ProgressLines, ProgressSteps
 
 LAST = "last.ckpt"
 
@@ -49,7 +49,7 @@ def ignore_expected_warnings() -> None:
 def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``Trainer``'s callbacks, plugins and logger: those given and those that every training has.
 
-    These are: the pace in the logs; lines of progress where there is no terminal for a bar; atomic checkpoints; where no
+    These are: the pace in the logs; a bar of all steps, or lines of progress where there is no terminal for it; atomic checkpoints; where no
     logger is given, a table, and TensorBoard's log where that is installed, in a folder ``log`` of the run.
 
     Args:
@@ -57,8 +57,8 @@ def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     callbacks = [*listed(options.get("callbacks")), pace := Pace()]
     wants_bar = options.get("enable_progress_bar") is not False and not options.get("barebones")
-    if wants_bar and not sys.stdout.isatty() and not any(isinstance(each, ProgressBar) for each in callbacks):
-        callbacks.append(ProgressLines(pace))
+    if wants_bar and not any(isinstance(each, ProgressBar) for each in callbacks):
+        callbacks.append(ProgressSteps() if sys.stdout.isatty() else ProgressLines(pace))
     plugins = listed(options.get("plugins"))
     if not any(isinstance(each, CheckpointIO) for each in plugins):
         plugins.append(AtomicCheckpointIO())

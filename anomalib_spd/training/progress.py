@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 #: steps that the pace is measured over
 WINDOW = 50
@@ -105,14 +105,45 @@ class ProgressLines(ProgressBar):
         is_last = step == steps or _batches_left(trainer, batch_idx) == 0
         if not self.is_enabled or (step % self.every_n_steps and not is_last):
             return
-        epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"{self.pace.images_per_second:.{0 if self.pace.images_per_second >= 10 else 1}f} images/s"]
         if isinstance(outputs, Mapping) and "loss" in outputs:
             parts.insert(0, f"loss {torch.as_tensor(outputs['loss']).item():.4g}")
         if math.isfinite(self.pace.seconds_left):
             parts.append(f"{timedelta(seconds=round(self.pace.seconds_left))} left")
-        of = f"/{steps}" if math.isfinite(steps) else ""
-        self.print(f"epoch {trainer.current_epoch + 1}{epochs}, step {step}{of}: {', '.join(parts)}")
+        every = _all_steps(trainer, batch_idx)
+        of = f"/{every}" if every else ""
+        self.print(f"{_epoch(trainer)}, step {trainer.global_step}{of}: {', '.join(parts)}")
+
+
+class ProgressSteps(TQDMProgressBar):
+    """A bar of all steps of a training.
+
+    Lightning's own bars begin anew in each epoch, and one of them counts epochs to -2 where a training ends by its steps.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Name the epoch, and count on, where Lightning's would begin anew (a Lightning hook)."""
+        bar = self.train_progress_bar
+        bar.n, bar.total = trainer.global_step, _all_steps(trainer, -1)
+        bar.set_description(_epoch(trainer))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step (a Lightning hook)."""
+        self.train_progress_bar.total = _all_steps(trainer, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
+
+
+def _epoch(trainer: Trainer) -> str:
+    of = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{of}"
+
+
+def _all_steps(trainer: Trainer, batch_idx: int) -> int | None:
+    """Return the steps of the whole training; None where it has no end."""
+    left = _batches_left(trainer, batch_idx)
+    return trainer.global_step + math.ceil(left / trainer.accumulate_grad_batches) if math.isfinite(left) else None
 
 
 def _batches_left(trainer: Trainer, batch_idx: int) -> float:

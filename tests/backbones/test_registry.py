@@ -47,6 +47,32 @@ def test_modules_are_timms_and_torchs() -> None:
         assert {type(module).__module__.split(".")[0] for module in model.modules()} <= {"timm", "torch"}
 
 
+@pytest.mark.parametrize(
+    "architecture", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "test_resnet", "test_convnext"]
+)
+@pytest.mark.parametrize("arguments", [{}, {"in_chans": 1}, {"out_indices": (1, 2)}])
+def test_feature_maps_are_timms_own_without_its_warning(
+    architecture: str, arguments: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(timm.create_model(architecture).state_dict(), tmp_path / "weights.pth")
+    add("mine", tmp_path / "weights.pth", architecture)
+    record = find("mine").timm_cfg().to_dict()
+    made = []
+    caplog.clear()
+    for name, more in (("mine", {}), (architecture, {"pretrained_cfg": record})):
+        torch.manual_seed(0)
+        made.append((timm.create_model(name, pretrained=True, features_only=True, **more, **arguments), torch.rand(1)))
+        if name == "mine":
+            assert not [each.message for each in caplog.records if "Unexpected keys" in each.message]
+    (ours, drawn), (stock, drawn_by_timm) = made
+    assert drawn == drawn_by_timm
+    assert type(ours) is type(stock)
+    assert ours.pretrained_cfg == stock.pretrained_cfg
+    tensors = stock.state_dict()
+    assert ours.state_dict().keys() == tensors.keys()
+    assert all(torch.equal(tensor, tensors[key]) for key, tensor in ours.state_dict().items())
+
+
 @pytest.mark.parametrize("name", [NAME, "mine_spd", "mine_spd.tag"])
 def test_arguments_of_create_model(name: str, save: Any, images: Tensor) -> None:
     if name != NAME:

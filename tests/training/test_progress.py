@@ -1,6 +1,7 @@
 """Pace and progress of a training, by a clock that the tests wind."""
 
 import math
+import re
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,16 +119,16 @@ def lines(capsys: pytest.CaptureFixture[str], every: int, **changes: Any) -> lis
 
 def test_a_line_every_so_many_steps_and_at_the_end_of_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(capsys, 4) == [
-        "epoch 1/3, step 4/10: loss 3.21, 41 images/s, 0:43:20 left",
-        "epoch 1/3, step 8/10: loss 3.21, 41 images/s, 0:36:40 left",
-        "epoch 1/3, step 10/10: loss 3.21, 41 images/s, 0:33:20 left",
+        "epoch 1/3, step 4/30: loss 3.21, 41 images/s, 0:43:20 left",
+        "epoch 1/3, step 8/30: loss 3.21, 41 images/s, 0:36:40 left",
+        "epoch 1/3, step 10/30: loss 3.21, 41 images/s, 0:33:20 left",
     ]
-    assert lines(capsys, 99, max_epochs=-1) == ["epoch 1, step 10/10: loss 3.21, 41 images/s"]
+    assert lines(capsys, 99, max_epochs=-1) == ["epoch 1, step 10: loss 3.21, 41 images/s"]
 
 
 def test_a_training_that_ends_within_an_epoch_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     ended = lines(capsys, 99, max_epochs=-1, max_steps=7)
-    assert ended[0] == "epoch 1, step 7/10: loss 3.21, 41 images/s, 0:00:00 left"
+    assert ended[0] == "epoch 1, step 7/7: loss 3.21, 41 images/s, 0:00:00 left"
 
 
 def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,12 +142,12 @@ def test_the_command_says_how_far_it_is_and_where_it_goes_on(
     stop = '--trainer.callbacks=[{"class_path": "tests.stopping.Stopping", "init_args": {"step": 5}}]'
     with pytest.raises(RuntimeError, match="power cut"):
         main(["pretrain", *recipe("supervised_spd"), *small, stop])
-    assert "epoch 1/2, step 3/3: loss" in capsys.readouterr().out
+    assert "epoch 1/2, step 3/6: loss" in capsys.readouterr().out
     assert main(["pretrain", *recipe("supervised_spd"), *small]) == 0
     out = capsys.readouterr().out
     # from step 4 of 6, the first of the second epoch: one line at its end
     (line,) = (line for line in out.splitlines() if line.startswith("epoch"))
-    assert line.startswith("epoch 2/2, step 3/3: loss")
+    assert line.startswith("epoch 2/2, step 6/6: loss")
     assert line.endswith("images/s, 0:00:00 left")
     rows = (tmp_path / "log" / "version_1" / "metrics.csv").read_text().splitlines()
     table = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
@@ -177,4 +178,24 @@ def test_lines_stand_in_for_a_bar_where_none_was_asked_for(
     assert main(["pretrain", *recipe("supervised_spd"), *_small(labelled_images, tmp_path, *more)]) == 0
     assert any(isinstance(each, ProgressLines) for each in seen) == lines_expected
     assert sum(isinstance(each, Pace) for each in seen) == 1
-    assert any(isinstance(each, TQDMProgressBar) for each in seen) == ("TQDMProgressBar" in more)
+    assert any(isinstance(each, TQDMProgressBar) for each in seen) == ("TQDMProgressBar" in more or is_terminal)
+
+
+@pytest.mark.parametrize("more", [("--trainer.max_epochs", "2"), ("--trainer.max_epochs=-1", "--trainer.max_steps=6")])
+def test_the_bar_counts_all_steps(
+    labelled_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["pretrain", *recipe("supervised_spd"), *_small(labelled_images, tmp_path, *more)]) == 0
+    printed = "".join(capsys.readouterr())
+    shown = re.findall(r"epoch (\d\S*): .*?(\d+)/(\S+) \[", printed)
+    steps = [int(step) for _, step, _ in shown]
+    assert steps == sorted(steps)
+    assert steps[-1] == 6
+    assert {total for *_, total in shown} == {"6"}
+    assert shown[-1][0] == ("2/2" if "2" in more else "2")
+    assert "/-2" not in printed
