@@ -153,6 +153,14 @@ def data_folder() -> Path:
         return Path(home).expanduser() if home else platformdirs.user_data_path("anomalib_spd", appauthor=False)
 
 
+def data_folder_name() -> str:
+    """Return the path of the folder of the user's own backbones for messages, also where there is none."""
+    try:
+        return str(data_folder())
+    except OSError:
+        return f"${HOME_VARIABLE}"
+
+
 def cache_folder(name: str) -> Path:
     """Return the folder of a cache: ``.NAME`` in ``$ANOMALIB_SPD_HOME``, or ``NAME`` in the platform's folder for caches.
 

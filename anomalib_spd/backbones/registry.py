@@ -22,9 +22,9 @@ from timm.models import (
 from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN, Backbone
-from anomalib_spd.files import HOME_VARIABLE, data_folder, is_system_entry, one_line
+from anomalib_spd.files import data_folder, data_folder_name, is_system_entry, one_line
 
-__all__ = ["available", "find", "is_stock", "register", "registry_folder", "registry_name"]
+__all__ = ["available", "find", "is_stock", "register", "registry_folder"]
 
 
 # timm's register_model looks here, in the module of the entry points, for their weights
@@ -34,14 +34,6 @@ default_cfgs: dict[str, DefaultCfg] = {}
 def registry_folder() -> Path:
     """Return the folder of the user's own backbones; see :func:`anomalib_spd.files.data_folder`."""
     return data_folder()
-
-
-def registry_name() -> str:
-    """Return the path of the registry for messages, also where there is none."""
-    try:
-        return str(registry_folder())
-    except OSError:
-        return f"${HOME_VARIABLE}"
 
 
 def available() -> dict[str, Backbone]:
@@ -67,7 +59,7 @@ def find(name: str) -> Backbone:
     if name in unusable:
         raise ValueError(f"Backbone {name!r} cannot be used: {unusable[name]}")
     raise ValueError(
-        f"There is no backbone {name!r} in the registry {registry_name()}: it was removed, or never added. There are: "
+        f"There is no backbone {name!r} in the registry {data_folder_name()}: it was removed, or never added. There are: "
         f"{', '.join(found)}."
     )
 
@@ -84,7 +76,7 @@ def _read_all() -> tuple[dict[str, Backbone], dict[str, str]]:
     try:
         own = _folders(registry_folder())
     except OSError as error:
-        return found, {"": f"The registry {registry_name()} cannot be read: {error}"}
+        return found, {"": f"The registry {data_folder_name()} cannot be read: {error}"}
     for folder in own:
         name = one_line(folder.name)
         if name in found:

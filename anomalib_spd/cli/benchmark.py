@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
@@ -171,8 +171,12 @@ def parse(args: list[str]) -> Namespace:
 
     Args:
         args: what follows ``anomalib-spd benchmark``.
+
+    Raises:
+        SystemExit: with 2 for wrong usage, which is one line; with 0 after ``--help``.
     """
-    parser = ArgumentParser(PROGRAM, description=DESCRIPTION, formatter_class=_Help)
+    # else jsonargparse prints all options before what is wrong with one
+    parser = ArgumentParser(PROGRAM, description=DESCRIPTION, formatter_class=_Help, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file, or the name of a recipe: benchmark/quick")
     parser.add_class_arguments(Grid)
     parser.add_argument(
@@ -185,7 +189,11 @@ def parse(args: list[str]) -> Namespace:
     parser.add_argument("--workers", type=PositiveInt, default=1, help="how many processes at a time")
     parser.add_argument("--threads", type=PositiveInt | None, help="CPU threads of each; by default an equal share")
     parser.add_argument("--accelerator", default="auto", help="as Lightning names it: auto, cpu, gpu")
-    return parser.parse_args(merge_config_files(args))
+    try:
+        return parser.parse_args(merge_config_files(args))
+    except ArgumentError as error:
+        print(f"error: {one_line(error)} ('{PROGRAM} --help all' has all options)", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _runner(options: Namespace, threads: int) -> Runner:

@@ -4,12 +4,15 @@ Only what a command needs is imported: the console script answers ``--help`` and
 """
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from anomalib_spd.cli.short_help import SHORT_HELP
+from anomalib_spd.cli.usage import OneLineParser
 from anomalib_spd.config_files import RULE, name_config_files
 from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
@@ -25,6 +28,8 @@ COMMANDS = {
     "report": "make tables and pictures of a grid's results",
     "recipes": "list, show or copy the configuration files that ship",
 }
+#: commands whose options are in a module of their own, ``anomalib_spd.cli.COMMAND_options``, which imports little
+OPTIONS = ("backbones", "report")
 #: what a user can mend: one line, no traceback
 ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 
@@ -42,6 +47,14 @@ def main(args: Sequence[str] | None = None) -> int:
     command, *rest = [each for each in given if each != "--debug"] or ["--help"]
     if command.startswith("-"):
         _parser().parse_args([command, *rest])
+    is_help = command in COMMANDS and bool({"-h", "--help"} & {*rest})
+    if is_help and command in SHORT_HELP:
+        if "all" not in rest:
+            print(SHORT_HELP[command], end="")
+            raise SystemExit(0)
+        rest = ["--help"]
+    elif is_help and command in OPTIONS:
+        import_module(f"anomalib_spd.cli.{command}_options").parser().parse_args(rest)
     # anomalib's and timm's warnings about their own parts mean nothing to who runs a command
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
     if command != "recipes":
@@ -63,17 +76,18 @@ def _run(command: str, args: list[str]) -> int:
     known = [*COMMANDS, *stock.subcommands(), *stock.anomalib_subcommands(), "install"]
     if command not in known:
         _parser().error(f"there is no command {command!r}{did_you_mean(command, known)}; there are: {', '.join(known)}")
-    import_module("anomalib.loggers").configure_logger()
+    # not anomalib's configure_logger, which prints each line twice
+    logging.basicConfig(format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", level=logging.INFO)
     stock([command, *name_config_files(args)])
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "anomalib-spd",
         description="Backbones that are sensitive to small local differences, for stock anomalib.",
         epilog="Commands of stock anomalib (train, fit, validate, test, predict, export, ...) work as `anomalib COMMAND`, "
-        f"with our backbones registered. Every command has its own --help. {RULE}",
+        f"with our backbones registered. Every command has its own --help, and those of trainings and grids --help all. {RULE}",
     )
     parser.add_argument("-V", "--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show where an error was raised; anywhere in a command")

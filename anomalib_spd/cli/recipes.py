@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from anomalib_spd.cli.usage import OneLineParser
 from anomalib_spd.config_files import RULE, recipe_names, shipped
 from anomalib_spd.files import write_text
 
@@ -29,7 +30,7 @@ def run(args: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         PROGRAM,
         description=f"Recipes are the configuration files that ship.\n\n{RULE}",
         epilog=f"example: {PROGRAM} copy patchcore_spd mine.yaml",

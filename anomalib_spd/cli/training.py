@@ -56,7 +56,7 @@ class TrainingCLI(LightningCLI):
                 args=merge_config_files(args),
             )
         except ArgumentError as error:
-            print(f"error: {one_line(error)} ('{program} --help' has all options)", file=sys.stderr)
+            print(f"error: {one_line(error)} ('{program} --help all' has all options)", file=sys.stderr)
             raise SystemExit(2) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

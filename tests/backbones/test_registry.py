@@ -144,9 +144,7 @@ def test_names_of_the_modules_own_functions(save: Any) -> None:
         timm.create_model(name, pretrained=True)
     assert registry_module.find is find
     assert registry_module.register is register
-    assert sorted(registry_module.__all__) == [
-        *("available", "find", "is_stock", "register", "registry_folder", "registry_name")
-    ]
+    assert sorted(registry_module.__all__) == [*("available", "find", "is_stock", "register", "registry_folder")]
 
 
 def test_damaged_weights_are_not_loaded(save: Any) -> None:

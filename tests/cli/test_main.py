@@ -1,6 +1,10 @@
 """``anomalib-spd``: pre-training from a shipped file to a name in the registry, and stock subcommands with the registry."""
 
 import csv
+import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import torch
 
 from anomalib_spd import pretraining
 from anomalib_spd.cli.main import COMMANDS, main
+from anomalib_spd.cli.short_help import SHORT_HELP
 from anomalib_spd.config_files import SHIPPED
 from anomalib_spd.pretraining import SupervisedSPD
 from anomalib_spd.version import __version__
@@ -172,7 +177,29 @@ def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as caught:
         main(["--paint"])
     assert caught.value.code == 2
-    assert "usage: anomalib-spd" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["backbones", "lst"], "did you mean 'list'?"),
+        (["recipes", "shw", "patchcore_spd"], "did you mean 'show'?"),
+        (["report"], "required: RESULTS"),
+        (["benchmark", "--config", "benchmark/quick", "--workrs", "2"], "Unrecognized arguments: --workrs 2"),
+        (["benchmark"], "is required"),
+    ],
+)
+def test_wrong_usage_is_one_line_in_every_command(
+    args: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert meant in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -193,3 +220,81 @@ def test_stock_subcommands_know_our_names_without_yaml(tmp_path: Path, capsys: p
     assert main(arguments) == 0
     assert "image_AUROC" in capsys.readouterr().out
     assert len(list((tmp_path / "results").rglob("images/**/bad/*.png"))) == 15
+
+
+#: what stands for the values of the short helps
+VALUES = {
+    **{
+        "FOLDER": "there",
+        "FILE": "last",
+        "NAME": "cpu",
+        "CATEGORY": "candle",
+        "LIST": "[candle]",
+        "NUMBERS": "[1]",
+        "UNIT": "dataset",
+    },
+    **{"N": "1", "X": "0.5", "LAYERS": "[blocks.2]", "PRECISION": "32-true", "RUNNER": "ray", "TEXT": "mine"},
+    "CLASS": "anomalib.data.Visa",
+}
+#: recipe by which a command has the arguments in its short help
+SHOWN = {
+    **{"pretrain": "pretrain/supervised_spd", "finetune": "finetune/adapt", "twoclass": "twoclass/classifier"},
+    "benchmark": "benchmark/visa_1cls",
+}
+
+
+@pytest.mark.parametrize("command", SHORT_HELP)
+def test_every_option_of_a_short_help_is_the_parsers(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--config", SHOWN[command], "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown == SHORT_HELP[command]
+    assert len(shown.splitlines()) < 50
+    options = re.findall(r"^  (--[\w.-]+) ?([A-Z]*)", shown, re.MULTILINE)
+    given = [
+        part for option, value in options for part in (option, {**VALUES, "RECIPE": SHOWN[command]}.get(value)) if part
+    ]
+    assert len(options) > 10
+    with pytest.raises(SystemExit) as caught:
+        main([command, *given, "--print_config"])
+    printed = capsys.readouterr()
+    assert caught.value.code == 0, printed.err
+    # the grid's own options of the data module are those of the module's arguments
+    for option, value in options:
+        name = option.rpartition(".")[2].lstrip("-").replace("-", "_")
+        assert option == "--config" or re.search(rf"\b{name}:", printed.out) or value == "CLASS", option
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_does_not_import_torch(command: str) -> None:
+    code = f"""
+import sys
+sys.argv[0] = "anomalib-spd"
+from anomalib_spd.cli.main import main
+try:
+    main([{command!r}, "--help"])
+except SystemExit as error:
+    assert error.code == 0
+assert not {{"torch", "pandas", "matplotlib"}} & {{*sys.modules}}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", SHORT_HELP)
+def test_all_options_are_in_the_whole_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help", "all"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: anomalib-spd {command} ")
+    assert "--dry-run" in out if command == "benchmark" else "--trainer.gradient_clip_val" in out
+
+
+def test_stock_commands_print_a_line_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with pytest.raises(SystemExit):
+        main(["train", "--config", "patchcore_spd", "--print_config"])
+    logging.getLogger("anomalib_spd").warning("a line of ours")
+    assert "".join(capsys.readouterr()).count("a line of ours") == 1

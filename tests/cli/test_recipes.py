@@ -119,7 +119,7 @@ def test_wrong_usage_is_one_line_and_writes_nothing(
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert message in err
-    assert err.endswith(f"('anomalib-spd {args[0]} --help' has all options)\n")
+    assert err.endswith(f"('anomalib-spd {args[0]} --help all' has all options)\n")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
