@@ -1,6 +1,7 @@
 # make demo: install into .venv and run the shipped PatchCore configuration on the embedded sample
 # make test: the same for the tests; those that take minutes each: make test-slow
 # make docs: the site, in docs/_build/html
+# make notebooks: run the notebooks and store them with light outputs, in minutes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ PYTEST_ARGS ?=
 # torch asks Linux for large pages; without them a CPU spends most of a large batch in page faults
 export THP_MEM_ALLOC_ENABLE ?= 1
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs notebooks clean
 
 # the marker is renewed whenever the metadata changes, so both targets install once
 $(INSTALLED): setup.cfg pyproject.toml
@@ -45,6 +46,9 @@ $(DOCUMENTING): $(INSTALLED)
 docs: $(DOCUMENTING)
 	$(BIN)/python -W ignore -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+notebooks: $(INSTALLED)
+	$(BIN)/python scripts/store_notebooks.py
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/_generated *.egg-info

@@ -1,5 +1,6 @@
 """The site's settings: ``make docs`` builds it, with warnings as errors and without a network."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -64,12 +65,13 @@ add_module_names = False
 
 def _link_notebooks(_app: Any, _page: str, source: list[str]) -> None:
     """Lead links to the notebooks to their copies."""
-    source[0] = source[0].replace("](../../notebooks/", "](../_generated/notebooks/")
+    source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./notebooks/", r"](\1_generated/notebooks/", source[0])
 
 
 def _generate(_app: Any, _config: Any) -> None:
     """Copy the notebooks, as Sphinx reads nothing outside its folder, and draw the gallery where it is not there."""
-    shutil.copytree(DOCS.parent / "notebooks", GENERATED / "notebooks", dirs_exist_ok=True)
+    shutil.rmtree(GENERATED / "notebooks", ignore_errors=True)
+    shutil.copytree(DOCS.parent / "notebooks", GENERATED / "notebooks")
     if not GALLERY.is_dir():
         draw_gallery(GALLERY)
 
