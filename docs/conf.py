@@ -55,8 +55,9 @@ default_role = "py:obj"
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
-napoleon_custom_sections = ["Source", "Batch"]
+napoleon_custom_sections = ["Batch", "Checkpoint", "Shape"]
 napoleon_use_ivar = True
 # the signature has them; as text, a name such as numpy.str_ would be a link
 napoleon_attr_annotations = False
@@ -76,8 +77,14 @@ def _generate(_app: Any, _config: Any) -> None:
         draw_gallery(GALLERY)
 
 
+def _readable(_app: Any, _what: str, _name: str, _object: Any, _options: Any, signature: str, returns: str) -> Any:
+    """Replace what Sphinx does not take for a default, and then for a signature."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app: Any) -> None:
     """Connect what a build does beside Sphinx."""
     app.connect("config-inited", _generate)
     app.connect("source-read", _link_notebooks)
+    app.connect("autodoc-process-signature", _readable)
     app.add_role("math", math_role, override=True)

@@ -153,5 +153,13 @@ def test_no_page_names_folders_that_users_lack(page: Path) -> None:
     assert "../shared" not in page.read_text()
 
 
+def test_every_room_of_the_package_is_on_a_page_of_the_api() -> None:
+    pages = "".join(page.read_text() for page in (REPOSITORY / "docs/api").glob("*.md"))
+    modules = re.findall(r"automodule:: ([\w.]+)", pages)
+    assert all(importlib.import_module(module).__doc__ for module in modules)
+    rooms = {path.parent.name for path in (REPOSITORY / "anomalib_spd").glob("*/__init__.py")} - {"cli"}
+    assert rooms <= {module.split(".")[1] for module in modules if "." in module}
+
+
 def test_readme_is_one_page() -> None:
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
