@@ -6,6 +6,8 @@ from typing import Any
 import timm
 import torch
 
+from anomalib_spd.spelling import did_you_mean
+
 
 def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the layers that detectors read, by timm's own description of the architecture.
@@ -54,7 +56,10 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
     known = _pyramid(backbone).feature_info.module_name()
     names = [layer for layer in layers if isinstance(layer, str)]
     if unknown := [name for name in names if name not in known]:
-        msg = f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}. It has: {', '.join(known)}. Give `layers` of these."
+        msg = (
+            f"Backbone {backbone!r} has no layer {', '.join(map(repr, unknown))}{did_you_mean(unknown[0], known)}; it has: "
+            f"{', '.join(known)}. Give `layers` of these."
+        )
         raise ValueError(msg)
     ordered = sorted(set(names), key=known.index)
     if names != ordered:

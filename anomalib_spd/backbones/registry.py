@@ -23,6 +23,7 @@ from torch import nn
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN, Backbone
 from anomalib_spd.files import data_folder, data_folder_name, is_system_entry, one_line
+from anomalib_spd.spelling import did_you_mean
 
 __all__ = ["available", "find", "is_stock", "register", "registry_folder"]
 
@@ -59,7 +60,8 @@ def find(name: str) -> Backbone:
     if name in unusable:
         raise ValueError(f"Backbone {name!r} cannot be used: {unusable[name]}")
     raise ValueError(
-        f"There is no backbone {name!r} in the registry {data_folder_name()}: it was removed, or never added. There are: "
+        f"There is no backbone {name!r} in the registry {data_folder_name()}{did_you_mean(name, found)}; it was removed, or never "
+        "added. There are: "
         f"{', '.join(found)}."
     )
 

@@ -5,6 +5,7 @@ Only what a command needs is imported: the console script answers ``--help`` and
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if "--debug" in given:
             raise
-        print("error:", one_line(error), file=sys.stderr)
+        print("error:", _with_similar_name(one_line(error)), file=sys.stderr)
         return 1
 
 
@@ -80,6 +81,16 @@ def _run(command: str, args: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", level=logging.INFO)
     stock([command, *name_config_files(args)])
     return 0
+
+
+def _with_similar_name(message: str) -> str:
+    """Return timm's message of an unknown model with the name that may be meant, without what jsonargparse puts around it."""
+    unknown = re.search(r"Unknown model \((.*?)\)", message)
+    if unknown is None:
+        return message
+    models: Any = import_module("timm").list_models()
+    name = unknown[1]
+    return f"Unknown model ({name}): neither the registry nor timm has it{did_you_mean(name, models)}"
 
 
 def _parser() -> argparse.ArgumentParser:

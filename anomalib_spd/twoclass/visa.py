@@ -14,6 +14,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_spd.data.image_files import read_image
 from anomalib_spd.data.masks import read_mask
+from anomalib_spd.spelling import did_you_mean
 from anomalib_spd.twoclass.checks import check_files
 from anomalib_spd.twoclass.data import TwoClassDataModule
 
@@ -54,7 +55,9 @@ class VisaTwoClass(TwoClassDataModule):
         **kwargs: Any,
     ) -> None:
         if category not in VISA_CATEGORIES:
-            raise ValueError(f"Unknown category {category!r}; VisA has {', '.join(VISA_CATEGORIES)}.")
+            raise ValueError(
+                f"Unknown category {category!r}{did_you_mean(category, VISA_CATEGORIES)}; VisA has {', '.join(VISA_CATEGORIES)}."
+            )
         if protocol not in get_args(Protocol):
             raise ValueError(f"Unknown protocol {protocol!r}; there are {', '.join(get_args(Protocol))}.")
         if protocol == "highshot" and shots is not None:

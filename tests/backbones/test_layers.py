@@ -21,7 +21,7 @@ def test_a_transformer_is_left_to_anomalib() -> None:
     [
         (
             ["blocks.2", "block.4"],
-            r"no layer 'block\.4'\. It has: blocks\.0, blocks\.1, blocks\.2, blocks\.4, blocks\.6",
+            r"no layer 'block\.4', did you mean 'blocks\.4'\?; it has: blocks\.0, blocks\.1, blocks\.2, blocks\.4, blocks\.6",
         ),
         (["layer2", "layer3"], "no layer 'layer2', 'layer3'"),
         (["blocks.4", "blocks.2"], r"from first to last: \['blocks\.2', 'blocks\.4'\]"),

@@ -55,7 +55,7 @@ def test_everything_wrong_is_said_at_once(
         "error: detectors: PatchCore 0.1: anomalib_spd.detectors.FastPatchcore: ",
         "error: backbones: a: neither the registry nor timm has 'smal_a', did you mean 'small_a'?",
         "error: backbones: c: timm has no 'resnet18.tv_in2k', did you mean 'resnet18.tv_in1k'?",
-        "error: detectors: PaDiM: Backbone 'small_b' has no layer 'block.2'.",
+        "error: detectors: PaDiM: Backbone 'small_b' has no layer 'block.2', did you mean 'blocks.2'?",
         "error: categories: two: ",
         "error: categories: bottel: MVTecAD has no category 'bottel', did you mean 'bottle'?",
         "error: categories: three: Visa has no category 'three'",

@@ -298,3 +298,60 @@ def test_stock_commands_print_a_line_once(monkeypatch: pytest.MonkeyPatch, capsy
         main(["train", "--config", "patchcore_spd", "--print_config"])
     logging.getLogger("anomalib_spd").warning("a line of ours")
     assert "".join(capsys.readouterr()).count("a line of ours") == 1
+
+
+SAMPLE = ("--data", "anomalib_spd.data.Sample", "--data.folder", "sample")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("backbones", "show", "efficientnet_lite0_sdp"), "did you mean 'efficientnet_lite0_spd"),
+        (("backbones", "remove", "efficientnet_lite0_sdp"), "did you mean 'efficientnet_lite0_spd"),
+        (
+            ("train", "--config", "patchcore_spd", *SAMPLE, "--model.backbone", "efficientnet_lite0_sdp"),
+            "error: Unknown model (efficientnet_lite0_sdp): neither the registry nor timm has it, did you mean 'efficientnet_",
+        ),
+        (
+            ("pretrain", "--config", "pretrain/moco_spd", "--data.root", ".", "--model.backbone", "resnet81"),
+            "error: Unknown model (resnet81): neither the registry nor timm has it, did you mean 'resnet18",
+        ),
+        (
+            ("finetune", "--config", "finetune/adapt", "--name", "x", *SAMPLE, "--model.layers", "[blocks.2,block.4]"),
+            "has no layer 'block.4', did you mean 'blocks.4'?; it has: blocks.0, ",
+        ),
+        (
+            ("twoclass", "--config", "twoclass/classifier", "--data.category", "candel"),
+            "Unknown category 'candel', did you mean 'candle'?; VisA has ",
+        ),
+        (
+            ("finetune", "--config", "finetune/adapt", "--name", "x", *SAMPLE, "--data.texture", "gras"),
+            "Unknown category 'gras', did you mean 'grass'?; the demo set has ",
+        ),
+        (
+            (
+                "finetune",
+                "--config",
+                "finetune/adapt",
+                "--name",
+                "x",
+                "--data",
+                "anomalib.data.Visa",
+                "--data.category",
+                "pcb",
+            ),
+            "Visa has no category 'pcb', did you mean 'pcb",
+        ),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_one_meant(
+    args: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -21,6 +21,7 @@ from skimage import data, transform
 
 from anomalib_spd.data.drawn_folder import drawn_folder
 from anomalib_spd.data.sample.defects import DEFECTS, SIZE
+from anomalib_spd.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,9 @@ class Sample(Visa):
                 f"Sample has no argument {', '.join(sorted(taken))}: give `texture` for category, `folder` for root."
             )
         if texture not in CATEGORIES:
-            raise ValueError(f"Unknown category {texture!r}; the demo set has {', '.join(CATEGORIES)}.")
+            raise ValueError(
+                f"Unknown category {texture!r}{did_you_mean(texture, CATEGORIES)}; the demo set has {', '.join(CATEGORIES)}."
+            )
         super().__init__(
             root=folder,
             category=texture,
