@@ -4,6 +4,7 @@ The environment sees the dependencies that are installed here, but not this chec
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from anomalib_spd.config_files import SHIPPED
 from tests.conftest import REPOSITORY, reloads_checkpoints
 
 Run = Callable[..., str]
@@ -179,3 +181,54 @@ def test_a_shipped_grid_and_its_report(run: Run, home: Path) -> None:
     report = home / "results" / "benchmark" / "quick" / "report"
     assert "4 of 4 cells measured" in (report / "report.md").read_text()
     assert "data:image/jpeg" in (report / "report.html").read_text()
+
+
+def recipe_commands() -> list[tuple[str, ...]]:
+    """Return the command line of every shipped recipe, as its first lines have it, that parses it and does nothing."""
+    commands = []
+    for path in sorted(SHIPPED.rglob("*.yaml")):
+        lines = []
+        for line in path.read_text().splitlines():
+            lines.append(line.lstrip("# ").removesuffix("\\"))
+            if not line.endswith("\\"):
+                break
+        program, *arguments = shlex.split(" ".join(lines).replace("METHOD", "dense"))
+        assert program == "anomalib-spd"
+        commands.append((*arguments, "--print_config"))
+    return commands
+
+
+def test_every_recipe_is_parsed_by_its_command_in_an_empty_folder(run: Run, tmp_path: Path) -> None:
+    # in one process: each command alone imports for ten seconds
+    code = f"""
+import os, sys
+from anomalib_spd.cli.main import main
+os.chdir({str(tmp_path)!r})
+for arguments in {recipe_commands()!r}:
+    try:
+        main(arguments)
+    except SystemExit as error:
+        assert error.code == 0, (arguments, error.code)
+    else:
+        raise AssertionError(arguments)
+    print("parsed", *arguments)
+"""
+    printed = run("-c", code)
+    assert printed.count("\nparsed ") == len(list(SHIPPED.rglob("*.yaml")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_grid_says_what_it_needs_in_an_empty_folder(run: Run, tmp_path: Path) -> None:
+    names = [f"benchmark/{path.stem}" for path in sorted((SHIPPED / "benchmark").iterdir())]
+    code = f"""
+import os, sys
+from anomalib_spd.cli.main import main
+os.chdir({str(tmp_path)!r})
+print("\\nstatuses", *(main(["benchmark", "--config", name, "--dry-run"]) for name in {names!r}))
+"""
+    printed = run("-c", code)
+    # the sample's is there, those of the data sets are not
+    expected = " ".join(str(int(name != "benchmark/quick")) for name in names)
+    assert f"\nstatuses {expected}\n" in printed
+    assert printed.count("error: ") == len(names) - 1
+    assert not list(tmp_path.iterdir())
