@@ -58,15 +58,18 @@ def main(args: Sequence[str] | None = None) -> int:
         import_module(f"anomalib_spd.cli.{command}_options").parser().parse_args(rest)
     # anomalib's and timm's warnings about their own parts mean nothing to who runs a command
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(anomalib|timm)\.")
-    if command != "recipes":
-        import_module("anomalib_spd.backbones")  # registers the names
     try:
+        if command != "recipes":
+            import_module("anomalib_spd.backbones")  # registers the names
         return _run(command, rest)
     except ERRORS as error:
         if "--debug" in given:
             raise
         print("error:", _with_similar_name(one_line(error)), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before a training or a grid began, which say how to go on
+        print("Interrupted (SIGINT).", file=sys.stderr)
+        return 130
 
 
 def _run(command: str, args: list[str]) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -19,6 +18,7 @@ from anomalib_spd.augmentation import (
 )
 from anomalib_spd.augmentation.anchors import ClusterChoice
 from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.loading import load
 from anomalib_spd.training.heads import mlp
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import takes_saliency
@@ -116,7 +116,7 @@ class PatchClassification(TrainingModule):
         else:
             self.classes = ["normal", *(f"{number}" for number in range(1, len(local_augmentations) + 1))]
         check_layers(backbone, ())  # else no detector could read what is trained
-        self.encoder = timm.create_model(backbone, pretrained=pretrained, num_classes=0)
+        self.encoder = load(backbone, pretrained, num_classes=0)
         self.encoder = self.encoder.to(memory_format=torch.channels_last)
         # two hidden layers behind the pooled features (ours: neither paper says how many)
         self.head = mlp([self.encoder.num_features, 512, 128, len(self.classes)])

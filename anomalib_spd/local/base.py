@@ -5,13 +5,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
-import timm
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation.change_mask import change_mask
 from anomalib_spd.backbones.layer_reader import LayerReader
+from anomalib_spd.backbones.loading import load
 from anomalib_spd.losses import mean_square
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import Perturbation
@@ -90,8 +90,8 @@ class LocalSPD(TrainingModule):
         self.save_settings("saliency_cache")
         self.eta, self.temperature = eta, temperature
         self.learning_rate, self.weight_decay, self.interpolation = learning_rate, weight_decay, interpolation
-        self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
         self.reader = LayerReader(backbone, layers)
+        self.encoder = load(backbone, pretrained).to(memory_format=torch.channels_last)
         self.reader.freeze_unused(self.encoder, frozen)
         self.teacher: Any = copy.deepcopy(self.encoder).requires_grad_(False)
         transforms = self.default_augmentations() if local_augmentations is None else local_augmentations

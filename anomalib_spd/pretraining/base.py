@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.loading import load
 from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import Perturbation
@@ -74,7 +74,7 @@ class SPDPretraining(TrainingModule):
         self.eta, self.shared_weak_view, self.stop_gradient = eta, shared_weak_view, stop_gradient
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         check_layers(backbone, ())  # else no detector could read what is trained
-        self.encoder = timm.create_model(backbone, pretrained=pretrained).to(memory_format=torch.channels_last)
+        self.encoder = load(backbone, pretrained).to(memory_format=torch.channels_last)
         self.projector: nn.Module = nn.Identity()
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.models import VGG
 from torch import Tensor, nn
 
+from anomalib_spd.backbones.loading import load
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.files import cache_folder
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
@@ -32,7 +32,7 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
         ValueError: where the network is no classifier, or has no such layer.
         RuntimeError: where timm does not know it, or cannot load its weights.
     """
-    classifier: Any = timm.create_model(name, pretrained=True).eval()
+    classifier: Any = load(name).eval()
     if not getattr(classifier, "num_classes", 0):
         msg = f"{name!r} has no classifier, so it has no classes to explain. Give one that has, such as its base."
         raise ValueError(msg)

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from anomalib.data import ImageBatch, InferenceBatch
@@ -10,6 +9,7 @@ from kornia.augmentation import RandomHorizontalFlip
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from anomalib_spd.backbones.loading import load
 from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, labels_of, plain
 
 
@@ -27,7 +27,7 @@ class ClassifierNetwork(TwoClassNetwork):
 
     def __init__(self, backbone: str, pretrained: bool = True) -> None:
         super().__init__()
-        encoder: Any = timm.create_model(backbone, pretrained=pretrained, num_classes=1)
+        encoder: Any = load(backbone, pretrained, num_classes=1)
         self.encoder = encoder.to(memory_format=torch.channels_last)
         #: whether there are anomaly maps
         self.localizes = self._has_maps()

@@ -10,6 +10,7 @@ from kornia.augmentation import AugmentationSequential, RandomCrop, RandomHorizo
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from anomalib_spd.backbones.loading import named_weights
 from anomalib_spd.twoclass.base import TwoClassModule, TwoClassNetwork, masks_of, plain
 from anomalib_spd.twoclass.checks import check_masks
 
@@ -54,13 +55,14 @@ class SegmenterNetwork(TwoClassNetwork):
         if tile is not None and (tile < STRIDE or tile % STRIDE):
             raise ValueError(f"`tile` is a multiple of {STRIDE} pixels. Got {tile}.")
         self.tile = tile
-        network: Any = smp.create_model(
-            architecture,
-            encoder_name=f"tu-{backbone}",
-            encoder_weights=True if pretrained else None,
-            classes=1,
-            **(architecture_args or {}),
-        )
+        with named_weights(backbone):
+            network: Any = smp.create_model(
+                architecture,
+                encoder_name=f"tu-{backbone}",
+                encoder_weights=True if pretrained else None,
+                classes=1,
+                **(architecture_args or {}),
+            )
         self.network = network.to(memory_format=torch.channels_last)
 
     def logits(self, images: Tensor) -> Tensor:

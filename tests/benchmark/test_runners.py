@@ -217,3 +217,12 @@ def test_without_ray_its_runner_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib_spd\[ray\]'"):
         Ray(workers=2, threads=1)
+
+
+def test_ctrl_c_does_not_reach_the_processes() -> None:
+    runner = Processes(1)
+    try:
+        assert signal.SIGINT in runner.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(timeout=300)
+    finally:
+        runner.shutdown()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
