@@ -2,6 +2,7 @@
 
 import inspect
 from argparse import ArgumentError
+from functools import cache
 from pydoc import locate
 from typing import Any
 
@@ -39,14 +40,20 @@ def check(base: type, config: Config) -> Namespace:
     return arguments
 
 
+@cache
+def _parser(named: type) -> ArgumentParser:
+    # not as a subclass of a base class: then errors list all that might be in its place
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(named, "it", fail_untyped=False)
+    return parser
+
+
 def _parse(base: type, config: Config) -> tuple[ArgumentParser, Namespace]:
     path = config.get("class_path")
     named: Any = locate(str(path))
     if not (inspect.isclass(named) and issubclass(named, base)):
         raise ValueError(f"{path!r} is not the import path of a subclass of {base.__name__}")
-    # not as a subclass of ``base``: then errors list all that might be in its place
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(named, "it", fail_untyped=False)
+    parser = _parser(named)
     try:
         return parser, parser.parse_object({"it": config.get("init_args", {})})
     except ArgumentError as error:
