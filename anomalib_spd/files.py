@@ -1,5 +1,6 @@
 """Files: atomic writes, digests, and the folders that belong to the user."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,9 @@ from typing import Any, BinaryIO
 import platformdirs
 
 HOME_VARIABLE = "ANOMALIB_SPD_HOME"
+
+# the disk, a quota, or what a process may write is used up
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 # what systems and programs put into folders beside the user's files; most other names of theirs begin with a dot
 _SYSTEM_ENTRIES = {
@@ -189,6 +193,12 @@ def _with_home() -> Iterator[None]:
 def is_system_entry(name: str) -> bool:
     """Return whether a file or folder of this name is hidden or a system's own; readers of folders skip those."""
     return name.startswith(".") or name.lower() in _SYSTEM_ENTRIES
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error says that no room is left; those of safetensors have the number in their text alone."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in _DISK_FULL or any(f"os error {each})" in str(error) for each in _DISK_FULL)
 
 
 def one_line(text: object) -> str:

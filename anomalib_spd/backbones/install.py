@@ -30,7 +30,7 @@ from anomalib_spd.backbones.record import (
 )
 from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
-from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, sha256_of
+from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, is_disk_full, sha256_of
 
 
 def add(
@@ -244,6 +244,8 @@ def _new_entry(name: str) -> Iterator[Path]:
 def _registry_error(error: Exception) -> OSError:
     """Return the error to raise where the registry cannot be written."""
     reason = error.strerror if isinstance(error, OSError) else None
+    if is_disk_full(error):
+        return OSError(f"Cannot write to the registry {registry_folder()}: {reason or error}. Make room there.")
     msg = (
         f"Cannot write to the registry {registry_folder()}: {reason or error}. Set {HOME_VARIABLE} to a folder that you "
         "may write to."

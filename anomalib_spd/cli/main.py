@@ -15,7 +15,7 @@ from typing import Any
 from anomalib_spd.cli.short_help import SHORT_HELP
 from anomalib_spd.cli.usage import OneLineParser
 from anomalib_spd.config_files import RULE, name_config_files
-from anomalib_spd.files import one_line
+from anomalib_spd.files import is_disk_full, one_line
 from anomalib_spd.spelling import did_you_mean
 from anomalib_spd.version import __version__
 
@@ -65,11 +65,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if "--debug" in given:
             raise
-        print("error:", _with_similar_name(one_line(error)), file=sys.stderr)
+        print("error:", _described(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before a training or a grid began, which say how to go on
         print("Interrupted (SIGINT).", file=sys.stderr)
         return 130
+
+
+def _described(error: Exception) -> str:
+    text = _with_similar_name(one_line(error)) or f"{type(error).__name__}, without a word; --debug shows where"
+    return text + ". Make room and give the same command again" * (is_disk_full(error) and "Make room" not in text)
 
 
 def _run(command: str, args: list[str]) -> int:

@@ -1,6 +1,5 @@
 """Runs a training: logs, pace and checkpoints that every one has, and what an interruption leaves."""
 
-import errno
 import shutil
 import signal
 import sys
@@ -20,13 +19,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_spd.data.run_settings import OTHER_RUN
+from anomalib_spd.files import is_disk_full
 from anomalib_spd.training.checkpoint import AtomicCheckpointIO
 from anomalib_spd.training.progress import Pace, ProgressLines, ProgressSteps
 
 LAST = "last.ckpt"
-
-#: the disk, a quota, or what a process may write is used up
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 EXPECTED_WARNINGS = (
     "LightningCLI's args parameter is intended",  # to be called from Python, as we do
@@ -109,7 +106,7 @@ def fit(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise _interrupted(signal.SIGINT, go_on()) from None
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not is_disk_full(error):
             raise
         msg = f"The disk is full ({error.strerror}). Make room and give the same command again: it {go_on()}."
         raise OSError(error.errno, msg) from error

@@ -1,6 +1,7 @@
 """``anomalib-spd``: pre-training from a shipped file to a name in the registry, and stock subcommands with the registry."""
 
 import csv
+import errno
 import logging
 import re
 import subprocess
@@ -355,3 +356,25 @@ def test_a_misspelt_name_is_answered_with_the_one_meant(
     monkeypatch.chdir(tmp_path)
     assert main(args) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device. Make room and give the same command",
+        ),
+        # as anomalib's export to OpenVINO does where that is not installed
+        (ModuleNotFoundError(), "error: ModuleNotFoundError, without a word; --debug shows where"),
+    ],
+)
+def test_errors_of_the_system_say_what_to_do(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("anomalib_spd.cli.report.write_report", fail)
+    assert main(["report", "results"]) == 1
+    assert message in capsys.readouterr().err
