@@ -86,6 +86,12 @@ assert anomalib_spd.backbones.available()
     assert not modules_after(code) & heavy
 
 
+def test_importing_the_package_writes_no_card() -> None:
+    # timm imports huggingface_hub itself; its cards bring YAML and more
+    code = "import anomalib_spd\nassert 'huggingface_hub.repocard' not in sys.modules"
+    assert "timm" in modules_after(code)
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_the_console_script_answers_without_torch(option: str) -> None:
     # as the installed script does it

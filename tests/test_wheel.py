@@ -162,11 +162,22 @@ def test_backbones_command(run: Run, home: Path) -> None:
     assert "efficientnet_lite0_spd" in printed
     run(*ANOMALIB_SPD, "backbones", "export", "efficientnet_lite0_spd", "exported")
     code = """
+import os, shutil, sys
+# the hub's own cache, as it is after `hf upload USER/exported exported` and a download
+os.environ |= {"HF_HUB_CACHE": os.path.abspath("hub"), "HF_HUB_OFFLINE": "1"}
+repository = os.path.join("hub", "models--USER--exported")
+shutil.copytree("exported", os.path.join(repository, "snapshots", "0" * 40))
+os.mkdir(os.path.join(repository, "refs"))
+open(os.path.join(repository, "refs", "main"), "w").write("0" * 40)
 from anomalib.models.components.feature_extractors import TimmFeatureExtractor
-import sys, torch
-extractor = TimmFeatureExtractor("local-dir:exported", ["blocks.2"])
+import torch
+image = torch.rand(1, 3, 64, 64)
+local, hub = (
+    TimmFeatureExtractor(source, ["blocks.2"])(image)["blocks.2"] for source in ("local-dir:exported", "hf-hub:USER/exported")
+)
 assert "anomalib_spd" not in sys.modules
-print(tuple(extractor(torch.rand(1, 3, 64, 64))["blocks.2"].shape))
+assert torch.equal(local, hub)
+print(tuple(local.shape))
 """
     assert "(1, 40, 8, 8)" in run("-c", code)
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
+from anomalib_spd.backbones.card import card_text
 from anomalib_spd.backbones.layers import describe_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.backbones.record import (
@@ -21,10 +21,7 @@ from anomalib_spd.backbones.record import (
     Backbone,
     Provenance,
 )
-from anomalib_spd.files import one_line, sha256_of
-
-# model card, filled by `str.format`
-CARD_TEMPLATE = Path(__file__).with_name("card.md")
+from anomalib_spd.files import sha256_of
 
 
 def write_folder(
@@ -79,34 +76,4 @@ def write_folder(
     provenance = replace(provenance, sha256=sha256_of(folder / WEIGHTS_FILE))
     config["anomalib_spd"] = describe_layers(architecture, model_args) | {"provenance": provenance.to_json()}
     config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(_card(Backbone.read(folder), name, description), encoding="utf-8")
-
-
-def _cell(text: str) -> str:
-    """Return text for a cell of a table in Markdown: what would be markup stands for itself."""
-    return re.sub(r"([\\`|<>\[\]*])", r"\\\1", one_line(text))
-
-
-def _code(text: str) -> str:
-    return one_line(text).replace("`", "'").replace("|", r"\|")
-
-
-def _card(backbone: Backbone, name: str, description: str) -> str:
-    provenance, license_id = backbone.provenance, backbone.license
-    return CARD_TEMPLATE.read_text(encoding="utf-8").format(
-        name=name,
-        # what is no identifier is quoted: the front matter is YAML
-        license=license_id if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", license_id) else json.dumps(license_id),
-        description=description or f"`{backbone.architecture}` for anomalib, added by anomalib_spd.",
-        architecture=backbone.architecture,
-        layers=", ".join(f"`{layer}`" for layer in backbone.layers),
-        layer_list=json.dumps(backbone.layers),
-        n_features=backbone.n_features,
-        data=_cell(provenance.data) or "not stated",
-        recipe=_cell(provenance.summary()) or "not stated",
-        command=f"`{_code(provenance.command)}`" if provenance.command else "not stated",
-        checkpoint=_cell(provenance.made_from()) or "not stated",
-        origin=_cell(backbone.pretrained_cfg.get("origin_url") or "") or "not stated",
-        weights_file=WEIGHTS_FILE,
-        sha256=provenance.sha256,
-    )
+    (folder / CARD_FILE).write_text(card_text(Backbone.read(folder), name, description), encoding="utf-8")

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from timm.models import VisionTransformer
 
+from anomalib_spd.backbones.card import card_data, card_text
 from anomalib_spd.backbones.export import write_folder
 from anomalib_spd.backbones.fitting import check_output, fit
 from anomalib_spd.backbones.layers import describe_layers
@@ -186,7 +187,8 @@ def remove(name: str) -> None:
 def export(name: str, folder: str | Path) -> Path:
     """Copy a backbone into a folder that works without this package, as ``local-dir:FOLDER``.
 
-    Of the absolute paths in its record and card, such as those of the command that made it, the last parts are copied.
+    Of the absolute paths in its record and card, such as those of the command that made it, the last parts are copied. The
+    card's metadata are written anew, as the Hugging Face hub reads them: ``hf upload USER/NAME FOLDER`` takes the folder.
 
     Args:
         name: of a backbone of the catalogue or of the user's own.
@@ -210,6 +212,7 @@ def export(name: str, folder: str | Path) -> Path:
                     # contents alone: the modes are those of the target's owner, not those of the registry
                     shutil.copyfile(backbone.folder / file, temporary / file)
             leave_out_folders(temporary)
+            _renew_card(temporary, name)
     except OSError as error:
         _check_empty(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
@@ -223,6 +226,18 @@ def export(name: str, folder: str | Path) -> Path:
                 stacklevel=2,
             )
     return target
+
+
+def _renew_card(folder: Path, name: str) -> None:
+    """Write the card's metadata as the record has them, and the whole card where a copied folder came without one."""
+    from huggingface_hub import metadata_save  # not before it is needed: who names a backbone writes no card
+
+    backbone = Backbone.read(folder)
+    card = folder / CARD_FILE
+    if card.is_file():
+        metadata_save(card, card_data(backbone, name).to_dict())
+    else:
+        card.write_text(card_text(backbone, name, ""), encoding="utf-8")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ in ``weights/`` ship in the wheel; to add a backbone to the catalogue, add its f
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Provenance:
         command: command line that made the backbone.
         checkpoint: name of the file that the weights were read from.
         checkpoint_sha256: of that file, hexadecimal.
+        figures: of detectors with these weights, on images that they have not seen; each a mapping with the arguments of
+            ``huggingface_hub.EvalResult``.
     """
 
     sha256: str = ""
@@ -59,6 +61,7 @@ class Provenance:
     command: str = ""
     checkpoint: str = ""
     checkpoint_sha256: str = ""
+    figures: Sequence[Mapping[str, Any]] = ()
 
     def has_settings(self, settings: Mapping[str, Any]) -> bool:
         """Return whether the weights were trained with these settings, compared as JSON, without the folders of paths."""
@@ -164,6 +167,16 @@ def _are_arguments(value: Any) -> bool:
     return isinstance(value, dict) and others.isdisjoint(value)
 
 
+def _is_figure(value: Any) -> bool:
+    needed = {"task_type", "dataset_type", "dataset_name", "metric_type", "metric_value"}
+    known = needed | {"task_name", "dataset_config", "metric_name"}
+    return (
+        isinstance(value, dict)
+        and needed <= value.keys() <= known
+        and all(_is_number(each) if key == "metric_value" else isinstance(each, str) for key, each in value.items())
+    )
+
+
 _TEXT = ("text", lambda value: isinstance(value, str))
 _TEXT_OR_NONE = ("text", lambda value: value is None or isinstance(value, str))
 _NUMBERS = ("one number per channel", lambda value: _are(_is_number, value, 3) or _are(_is_number, value, 1))
@@ -182,6 +195,7 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "layers": ("names of modules", lambda value: bool(value) and _are(_is_name, value)),
     "n_features": ("a positive whole number", _is_integer),
     "num_classes": ("a whole number", lambda value: _is_integer(value, 0)),
+    "figures": ("figures with the arguments of EvalResult", lambda value: _are(_is_figure, value)),
     "settings": ("a mapping", lambda value: isinstance(value, dict)),
     "model_args": ("arguments of the architecture alone", _are_arguments),
     "crop_pct": ("a number", lambda value: value is None or _is_number(value)),

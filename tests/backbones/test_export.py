@@ -67,7 +67,7 @@ def test_config_is_what_timm_expects(folder: Path, make_model: Any) -> None:
 def test_card(folder: Path, make_model: Any) -> None:
     write_folder(make_model(), folder, "mine_spd", "test_efficientnet", PROVENANCE, description="It sees scratches.")
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\nlibrary_name: timm\n")
+    assert card.startswith("---\nlibrary_name: timm\nlicense: other\n")
     for text in (
         "# mine_spd",
         "It sees scratches.",

@@ -43,11 +43,13 @@ def test_text_of_a_foreign_folder(foreign: Path, capsys: pytest.CaptureFixture[s
     assert _is_plain(card)
     _, front, body = card.split("---\n", 2)
     record = yaml.safe_load(front)
-    assert record["license"].startswith("mit tags: [evil] a")
+    assert record["license"] == "other"
+    assert record["license_name"].startswith("mit-tags-evil-a")
     assert "evil" not in record["tags"]
     table = body[body.index("| |") : body.index("```python")]
+    assert "| Licence | mit tags: \\[evil\\] a" in table
     assert r"\<script\>alert(1)\</script\> \[x\](javascript:y) !\[z\](http://w) \`code\`" in table
-    assert len(table.strip().splitlines()) == 12
+    assert len(table.strip().splitlines()) == 13
     assert all(line.startswith("|") and line.endswith("|") for line in table.strip().splitlines())
 
 
