@@ -75,7 +75,7 @@ class CategoryAdaptation(LocalSPD):
         if len(images) < 2:
             msg = (
                 "Images are compared with other images of their batch. Got batches of 1: give more images or a larger "
-                "--batch_size, or patch classification (finetune/cutswap.yaml), which takes one."
+                "--batch_size, or patch classification (finetune/cutswap), which takes one."
             )
             raise ValueError(msg)
         memory, query = images.tensor_split([len(images) // 2])
