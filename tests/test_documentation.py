@@ -29,7 +29,8 @@ def blocks(page: Path, language: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    files = [link.partition("#")[0] for link in links if "://" not in link]
+    # what a build of the site draws is there after it, and Sphinx holds those links
+    files = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("_generated/")]
     assert not [file for file in files if file and not (page.parent / file).exists()]
 
 
