@@ -1,9 +1,11 @@
 # make demo: install into .venv and run the shipped PatchCore configuration on the embedded sample
 # make test: the same for the tests; those that take minutes each: make test-slow
+# make test-min: the tests with the lowest versions that setup.cfg allows, installed into .venv-min
 # make docs: the site, in docs/_build/html
 # make notebooks: run the notebooks and store them with light outputs, in minutes
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-min
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DOCUMENTING := $(VENV)/documenting
@@ -11,7 +13,7 @@ PYTEST_ARGS ?=
 # torch asks Linux for large pages; without them a CPU spends most of a large batch in page faults
 export THP_MEM_ALLOC_ENABLE ?= 1
 
-.PHONY: demo test test-slow lint docs notebooks clean
+.PHONY: demo test test-slow test-min lint docs notebooks clean
 
 # the marker is renewed whenever the metadata changes, so both targets install once
 $(INSTALLED): setup.cfg pyproject.toml
@@ -33,6 +35,16 @@ test: $(INSTALLED) lint
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# what setup.cfg names is installed as old as it may be; what that needs is as new as can be
+$(LOWEST)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[ray,twoclass,webdataset,test]'
+	touch $(LOWEST)/installed
+
+test-min: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope $(PYTEST_ARGS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +63,4 @@ notebooks: $(INSTALLED)
 	$(BIN)/python scripts/store_notebooks.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/_generated *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist docs/_build docs/_generated *.egg-info

@@ -3,12 +3,15 @@
 The environment sees the dependencies that are installed here, but not this checkout.
 """
 
+import email
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_spd.config_files import SHIPPED
+from anomalib_spd.version import __version__
 from tests.conftest import REPOSITORY, reloads_checkpoints
 
 Run = Callable[..., str]
@@ -29,15 +33,22 @@ ANOMALIB_SPD = ("-c", "import sys; from anomalib_spd.cli.main import main; sys.e
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the tree, so that no build folder is left in it."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and the wheel from it, from a copy of the tree, so that no build folder is left in it."""
     source, out = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns(".*", "runs", "results", "datasets", "build", "dist", "*.egg-info", "tests")
+    ignored = shutil.ignore_patterns(".*", "runs", "results", "datasets", "build", "dist", "*.egg-info")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
-    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
-    subprocess.run([sys.executable, "-m", "pip", *command], check=True)
-    (built,) = out.glob("*.whl")
-    return built
+    # elsewhere: the module `build` is not the tree's folder of that name
+    command = ["-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run([sys.executable, *command], cwd=out, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("*.whl")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +99,36 @@ def test_holds_weights_configs_and_licence(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in names)
     assert {"anomalib_spd/py.typed", "anomalib_spd/backbones/card.md"} <= {*names}
     assert not [name for name in names if name.startswith(("tests", "scripts", "configs"))]
+
+
+def test_the_sdist_holds_what_builds_the_wheel_and_nothing_else(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    assert path.name == f"anomalib_spd-{__version__}.tar.gz"
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    texts = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md"}
+    assert texts | {"setup.cfg", "setup.py", "pyproject.toml", "anomalib_spd/backbones/card.md"} <= names
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    assert folders == {"anomalib_spd", "anomalib_spd.egg-info"}
+
+
+def test_metadata_are_what_the_package_index_takes(built: Path, wheel: Path) -> None:
+    from twine.commands.check import check
+
+    assert check([str(path) for path in built.iterdir()], strict=True) is False  # no distribution failed
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert (metadata["Name"], metadata["Version"]) == ("anomalib_spd", __version__)
+    assert metadata["Author"] == "anomalib_spd developers"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    urls = dict(each.split(", ") for each in metadata.get_all("Project-URL", []))
+    assert {*urls} == {"Homepage", "Documentation", "Issues", "Changelog"}
+    assert all(url.startswith("https://github.com/anomalib-spd/anomalib_spd") for url in urls.values())
+    # the index has none of the files around the README
+    description = metadata.get_payload()
+    assert "# anomalib_spd" in description
+    assert not re.findall(r"\]\((?!https://|#)[^)]*\)|src=\"(?!https://)", description)
 
 
 def test_is_pure_python(wheel: Path) -> None:
