@@ -217,4 +217,5 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     # matplotlib brings it along, so that all machines draw the same
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, size)
+    # as text: Pillow 10.1 takes no path
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
