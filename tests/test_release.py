@@ -1,8 +1,11 @@
 """What a release states beside its metadata; those of the built files are in ``test_wheel.py``."""
 
 import re
+from typing import Any
 
+import torch
 import yaml
+from kornia.augmentation import AugmentationSequential
 
 from anomalib_spd.version import __version__
 from tests.conftest import REPOSITORY
@@ -45,3 +48,20 @@ def test_hooks_are_the_checks_of_make_lint() -> None:
 def test_the_lowest_versions_are_tested_in_an_environment_that_git_ignores() -> None:
     assert ".venv-min/" in (REPOSITORY / ".gitignore").read_text().splitlines()
     assert "--resolution lowest-direct" in (REPOSITORY / "Makefile").read_text()
+
+
+def test_the_method_and_the_transform_of_the_guide_work() -> None:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.DOTALL):
+        exec(block, names)
+    images = torch.rand(2, 3, 32, 32)
+    method = names["MyMethodSPD"](image_size=32, backbone="test_efficientnet", pretrained=False)
+    views = method.method_views(images)
+    loss = method.method_loss([method.encoder(view) for view in views], images, torch.zeros(2))
+    assert loss.isfinite()
+    loss.backward()
+
+    augment = AugmentationSequential(names["RandomDarkColumn"](), data_keys=["input", "mask"])
+    out, mask = augment(images, torch.zeros(2, 1, 32, 32))
+    assert torch.equal((out != images).any(1, keepdim=True), mask > 0)
+    assert torch.equal(mask.sum((1, 2, 3)), torch.full((2,), 32.0))
