@@ -1,5 +1,6 @@
 """Backbones: names that stock anomalib takes, and the weights behind them. Importing this package registers them with timm."""
 
+from anomalib_spd.backbones.feature_layers import layers
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.normalization import fold_input_statistics
 from anomalib_spd.backbones.record import Backbone, Provenance
@@ -13,6 +14,7 @@ __all__ = [
     "export",
     "find",
     "fold_input_statistics",
+    "layers",
     "register",
     "registry_folder",
     "remove",

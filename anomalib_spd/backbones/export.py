@@ -12,7 +12,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 from anomalib_spd.backbones.card import card_text
-from anomalib_spd.backbones.layers import describe_layers
+from anomalib_spd.backbones.feature_layers import describe_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.backbones.record import (
     CARD_FILE,

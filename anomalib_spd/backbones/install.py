@@ -13,11 +13,12 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.models import VisionTransformer
+from torch import Tensor, nn
 
 from anomalib_spd.backbones.card import card_data, card_text
 from anomalib_spd.backbones.export import write_folder
+from anomalib_spd.backbones.feature_layers import describe_layers
 from anomalib_spd.backbones.fitting import check_output, fit
-from anomalib_spd.backbones.layers import describe_layers
 from anomalib_spd.backbones.names import check_free, check_name, check_routing, transformer_markers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.backbones.record import (
@@ -30,13 +31,13 @@ from anomalib_spd.backbones.record import (
     plain_settings,
 )
 from anomalib_spd.backbones.registry import find, register, registry_folder
-from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source
+from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source, source_of
 from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, is_disk_full, sha256_of
 
 
 def add(
     name: str,
-    checkpoint: str | Path,
+    checkpoint: str | Path | nn.Module | Mapping[str, Tensor],
     architecture: str | None = None,
     *,
     mean: Sequence[float] | None = None,
@@ -59,9 +60,10 @@ def add(
     Args:
         name: ``NAME`` or ``NAME.TAG``, what detectors will be given.
         checkpoint: file with the network's tensors, whatever stands before their names, or a folder with timm's
-            ``config.json`` and ``model.safetensors``, or one of transformers with ``model.safetensors``.
-        architecture: name of timm's, or of the registry. May be left out for a folder and for a Lightning checkpoint of
-            this package, which name it themselves.
+            ``config.json`` and ``model.safetensors``, or one of transformers with ``model.safetensors``; or a network or
+            its ``state_dict()``, in memory.
+        architecture: name of timm's, or of the registry. May be left out for a folder, for a Lightning checkpoint of this
+            package and for a network of timm's, which name it themselves.
         mean: three means of images in ``[0, 1]`` that the weights were trained with, where they are not ImageNet's.
         std: three standard deviations, with ``mean``.
         key: of the part of a checkpoint file that holds the network, such as ``"teacher"``; by default it is found.
@@ -87,9 +89,14 @@ def add(
     if (mean is None) != (std is None):
         raise ValueError(f"mean and std go together, got mean={mean} and std={std}. Give both.")
     network = None if architecture is None else find_network(architecture)
-    path = Path(checkpoint)
-    checksum = _check_sha256(path / WEIGHTS_FILE if path.is_dir() else path, sha256)
-    source = read_source(path, network_is_given=network is not None, key=key)
+    if isinstance(checkpoint, str | Path):
+        path = Path(checkpoint)
+        checksum = _check_sha256(path / WEIGHTS_FILE if path.is_dir() else path, sha256)
+        source = read_source(path, network_is_given=network is not None, key=key)
+    elif sha256 or key:
+        raise ValueError("sha256 and key are of a checkpoint file. Leave them out for what is in memory.")
+    else:
+        checksum, source = "", source_of(checkpoint)
     network = network or source.network
     if network is None:
         raise ValueError(
@@ -123,7 +130,7 @@ def add(
                 data=data or known.data,
                 recipe="; ".join(filter(None, notes)),
                 command=command or known.command,
-                checkpoint=known.checkpoint or source.file.name,
+                checkpoint=known.checkpoint or (source.file.name if checksum else ""),
                 checkpoint_sha256=known.checkpoint_sha256 or checksum,
             ),
             model_args=network.model_args,

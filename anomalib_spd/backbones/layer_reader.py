@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 
 
 class LayerReader:
@@ -31,6 +31,20 @@ class LayerReader:
             inputs, indices=[modules.index(each) for each in self.layers], stop_early=True, intermediates_only=True
         )
         return maps
+
+    def parts_before(self, network: nn.Module) -> list[str]:
+        """Return the names of the parts of a network that come before the first layer that is read and have weights.
+
+        Source: ours. Adaptation to few images needs no new edges and colors, and each step is cheaper.
+        """
+        path = self.layers[0].split(".")
+        parts: dict[str, None] = {}
+        for name, _ in network.named_parameters():  # in timm's networks in the order of the forward pass
+            steps = name.split(".")
+            if steps[: len(path)] == path:
+                break
+            parts[".".join(steps[: len(path)] if steps[: len(path) - 1] == path[:-1] else steps[:1])] = None
+        return list(parts)
 
     def freeze_unused(self, network: nn.Module, frozen: Sequence[str] = ()) -> None:
         """Freeze the weights that the maps do not depend on, and parts of the network.

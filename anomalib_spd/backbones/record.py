@@ -236,6 +236,11 @@ class Backbone:
         return self.folder / WEIGHTS_FILE
 
     @property
+    def usage(self) -> str:
+        """The line that makes a detector on the backbone."""
+        return f"Patchcore(backbone={json.dumps(self.name)}, layers={json.dumps(self.layers)})"
+
+    @property
     def license(self) -> str:
         """SPDX identifier of the weights' licence, or ``"other"``."""
         return self.pretrained_cfg.get("license") or "other"

@@ -1,13 +1,14 @@
 """Sources of a backbone: a checkpoint or an exported folder, the network it is for, and what it states of itself."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import PretrainedCfg
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_spd.backbones.checkpoints import read_checkpoint
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -113,6 +114,25 @@ def find_network(name: str) -> Network:
         msg = f"{name!r}: {error} Give the architecture without its tag, {name.partition('.')[0]!r}."
         raise ValueError(msg) from error
     return Network(name.partition(".")[0], {}, record.to_dict())
+
+
+def source_of(weights: nn.Module | Mapping[str, Tensor]) -> Source:
+    """Return the source of a network in memory, or of its ``state_dict()``; a network of timm's says what it is.
+
+    Raises:
+        ValueError: where timm does not know the network that it says it is.
+        TypeError: for what is neither.
+    """
+    if isinstance(weights, nn.Module):
+        tensors, record = weights.state_dict(), getattr(weights, "pretrained_cfg", None) or {}
+    else:
+        tensors, record = dict(weights), {}
+    if wrong := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise TypeError(f"Expected a state_dict of tensors. Got {type(tensors[wrong[0]]).__name__} as {wrong[0]!r}.")
+    file = Path("the network given" if isinstance(weights, nn.Module) else "the tensors given")
+    if not record.get("architecture"):
+        return Source(file, tensors)
+    return Source(file, tensors, find_network(record["architecture"]), (tuple(record["mean"]), tuple(record["std"])))
 
 
 def read_source(path: Path, *, network_is_given: bool = False, key: str | None = None) -> Source:

@@ -51,7 +51,8 @@ def _parser(named: type) -> ArgumentParser:
 def _parse(base: type, config: Config) -> tuple[ArgumentParser, Namespace]:
     path = config.get("class_path")
     named: Any = locate(str(path))
-    if not (inspect.isclass(named) and issubclass(named, base)):
+    is_one = inspect.isclass(named) and issubclass(named, base)
+    if not is_one:
         raise ValueError(f"{path!r} is not the import path of a subclass of {base.__name__}")
     parser = _parser(named)
     try:

@@ -12,7 +12,7 @@ import timm
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.benchmark.build import Config, build, check
 from anomalib_spd.benchmark.cell import SPLIT_SEED, ready_data
 from anomalib_spd.benchmark.grid import Grid, GridError, backbone_parameter

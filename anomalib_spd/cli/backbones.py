@@ -7,8 +7,8 @@ import shlex
 import sys
 import warnings
 
+from anomalib_spd.backbones.feature_layers import layers_at
 from anomalib_spd.backbones.install import add, export, remove
-from anomalib_spd.backbones.layers import layers_at
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
 from anomalib_spd.backbones.registry import available, find
 from anomalib_spd.cli.backbones_options import PROGRAM, parser
@@ -71,7 +71,7 @@ def _show(options: argparse.Namespace) -> None:
     print(f"  {'weights':<12}  as put there, the checksum is right\n")
     padim = json.dumps([layer["module"] for layer in layers_at((4, 8, 16), backbone.architecture, backbone.model_args)])
     print("import anomalib_spd")
-    print(_patchcore(backbone))
+    print(backbone.usage)
     print(f"Padim(backbone={json.dumps(backbone.name)}, layers={padim}, n_features={backbone.n_features})")
 
 
@@ -92,7 +92,7 @@ def _add(options: argparse.Namespace) -> None:
         command=options.command_line,
     )
     print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}")
-    print(f"Use it: {_patchcore(backbone)}")
+    print(f"Use it: {backbone.usage}")
 
 
 def _remove(options: argparse.Namespace) -> None:
@@ -107,10 +107,6 @@ def _export(options: argparse.Namespace) -> None:
 
 def _where(backbone: Backbone) -> str:
     return "catalogue" if backbone.folder.parent == CATALOG_FOLDER else "own"
-
-
-def _patchcore(backbone: Backbone) -> str:
-    return f"Patchcore(backbone={json.dumps(backbone.name)}, layers={json.dumps(backbone.layers)})"
 
 
 ACTIONS = {"list": _list, "show": _show, "add": _add, "remove": _remove, "export": _export}

@@ -22,7 +22,8 @@ from anomalib_spd.version import __version__
 #: command -> its line in the help; ``anomalib_spd.cli.COMMAND`` has a function ``run(args) -> status``
 COMMANDS = {
     "pretrain": "train a backbone to be sensitive to small local differences",
-    "finetune": "adapt a backbone to the normal images of your parts",
+    "adapt": "adapt a backbone to the normal images of your parts: finetune with the recipe finetune/adapt",
+    "finetune": "train a backbone on normal images by any of the recipes",
     "twoclass": "train and test a classifier or a segmenter on normal and defective images",
     "backbones": "list, show, add, remove or export backbones",
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
@@ -78,6 +79,8 @@ def _described(error: Exception) -> str:
 
 
 def _run(command: str, args: list[str]) -> int:
+    if command == "adapt":
+        command, args = "finetune", ["--config", "finetune/adapt", *args]
     if command in COMMANDS:
         run: Callable[[list[str]], int] = import_module(f"anomalib_spd.cli.{command}").run
         return run(args)

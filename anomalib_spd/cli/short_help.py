@@ -111,6 +111,10 @@ example: anomalib-spd benchmark --config benchmark/quick --dry-run
 
 SHORT_HELP = {
     "pretrain": _PRETRAIN + _MORE.format("pretrain"),
+    "adapt": (_FINETUNE + _MORE.format("finetune"))
+    .replace("finetune --config RECIPE", "adapt")
+    .replace("finetune --config finetune/adapt", "adapt")
+    .replace("anomalib-spd finetune", "anomalib-spd adapt"),
     "finetune": _FINETUNE + _MORE.format("finetune"),
     "twoclass": _TWOCLASS + _MORE.format("twoclass"),
     "benchmark": _BENCHMARK,

@@ -17,7 +17,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwapScar,
 )
 from anomalib_spd.augmentation.anchors import ClusterChoice
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.loading import load
 from anomalib_spd.training.heads import mlp
 from anomalib_spd.training.module import TrainingModule

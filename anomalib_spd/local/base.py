@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from anomalib_spd import backbones
 from anomalib_spd.augmentation.change_mask import change_mask
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.backbones.loading import load
@@ -51,8 +52,8 @@ class LocalSPD(TrainingModule):
     Args:
         backbone: name in the registry or in timm, a CNN.
         pretrained: start from the backbone's weights.
-        layers: that detectors read, first to last.
-        frozen: parts of the encoder that are not trained.
+        layers: that detectors read, first to last; by default :func:`anomalib_spd.backbones.layers`.
+        frozen: parts of the encoder that are not trained; by default all before the first of the layers.
         local_augmentations: transforms of images in ``[0, 1]`` that perturb them locally, Kornia's or any others, of which
             one is drawn for each perturbation; by default the method's own.
         num_perturbations: of each image.
@@ -72,8 +73,8 @@ class LocalSPD(TrainingModule):
         self,
         backbone: str = "efficientnet_lite0_in1k",
         pretrained: bool = True,
-        layers: Sequence[str] = ("blocks.2", "blocks.4"),
-        frozen: Sequence[str] = ("conv_stem", "bn1", "blocks.0", "blocks.1"),
+        layers: Sequence[str] | None = None,
+        frozen: Sequence[str] | None = None,
         local_augmentations: Sequence[nn.Module] | None = None,
         num_perturbations: int = 3,
         eta: float = 1.0,
@@ -88,10 +89,13 @@ class LocalSPD(TrainingModule):
         if not 0 < interpolation <= 1:
             raise ValueError(f"`interpolation` is above 0 and at most 1 (the trained weights). Got {interpolation}.")
         self.save_settings("saliency_cache")
+        layers = backbones.layers(backbone) if layers is None else list(layers)
         self.eta, self.temperature = eta, temperature
         self.learning_rate, self.weight_decay, self.interpolation = learning_rate, weight_decay, interpolation
         self.reader = LayerReader(backbone, layers)
         self.encoder = load(backbone, pretrained).to(memory_format=torch.channels_last)
+        frozen = self.reader.parts_before(self.encoder) if frozen is None else list(frozen)
+        self.save_hyperparameters({"layers": layers, "frozen": frozen})
         self.reader.freeze_unused(self.encoder, frozen)
         self.teacher: Any = copy.deepcopy(self.encoder).requires_grad_(False)
         transforms = self.default_augmentations() if local_augmentations is None else local_augmentations

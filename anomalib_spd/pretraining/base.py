@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.loading import load
 from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule

@@ -74,7 +74,13 @@ class TrainingModule(LightningModule, ABC):
             for name, value in self.hparams.items()
             if isinstance(value, list | tuple) and any(isinstance(each, nn.Module) for each in value)
         }
-        self.save_hyperparameters(as_text)
+        # as jsonargparse does where it builds the training: the name of the method in the backbone's record
+        made_by_hand = (
+            {}
+            if "_class_path" in self.hparams
+            else {"_class_path": f"{type(self).__module__}.{type(self).__qualname__}"}
+        )
+        self.save_hyperparameters(as_text | made_by_hand)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what writes a picture of the views."""

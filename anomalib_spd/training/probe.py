@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.data.masks import has_masks
 from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor

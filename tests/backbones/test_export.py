@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anomalib_spd.backbones import Backbone, Provenance
 from anomalib_spd.backbones.export import write_folder
-from anomalib_spd.backbones.layers import layers_at
+from anomalib_spd.backbones.feature_layers import layers_at
 from anomalib_spd.files import sha256_of
 
 PROVENANCE = Provenance(data="own photographs", recipe="by hand")

@@ -239,7 +239,12 @@ VALUES = {
 }
 #: recipe by which a command has the arguments in its short help
 SHOWN = {
-    **{"pretrain": "pretrain/supervised_spd", "finetune": "finetune/adapt", "twoclass": "twoclass/classifier"},
+    **{
+        "pretrain": "pretrain/supervised_spd",
+        "adapt": "finetune/adapt",
+        "finetune": "finetune/adapt",
+        "twoclass": "twoclass/classifier",
+    },
     "benchmark": "benchmark/visa_1cls",
 }
 
@@ -289,7 +294,7 @@ def test_all_options_are_in_the_whole_help(command: str, capsys: pytest.CaptureF
         main([command, "--help", "all"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"usage: anomalib-spd {command} ")
+    assert out.startswith(f"usage: anomalib-spd {'finetune' if command == 'adapt' else command} ")
     assert "--dry-run" in out if command == "benchmark" else "--trainer.gradient_clip_val" in out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anomalib_spd.backbones.layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers
 
 NAME = "efficientnet_lite0_in1k"
 

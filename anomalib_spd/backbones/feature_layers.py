@@ -6,7 +6,29 @@ from typing import Any
 import timm
 import torch
 
+from anomalib_spd.backbones.registry import available
+from anomalib_spd.backbones.sources import find_network
 from anomalib_spd.spelling import did_you_mean
+
+
+def layers(backbone: str) -> list[str]:
+    """Return the layers that detectors read by default: those at strides 8 and 16, as PatchCore's paper reads a ResNet.
+
+    Args:
+        backbone: name in the registry or in timm.
+
+    Raises:
+        ValueError: where there is none of that name, with the nearest names, or detectors could not read its maps.
+
+    Example:
+        >>> layers("efficientnet_lite0_spd"), layers("resnet18.tv_in1k")
+        (['blocks.2', 'blocks.4'], ['layer2', 'layer3'])
+    """
+    registered = available()
+    if backbone in registered:
+        return list(registered[backbone].layers)
+    network = find_network(backbone)
+    return list(describe_layers(network.architecture, network.model_args)["layers"])
 
 
 def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:
