@@ -24,7 +24,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(BIN)/anomalib train --config anomalib_spd/configs/patchcore_spd.yaml --data anomalib_spd.data.Sample
+	$(BIN)/anomalib-spd train --config patchcore_spd --data anomalib_spd.data.Sample
 	@echo "Look at results/Patchcore/Sample/brick/latest/images/contact_sheet.png: truth, anomaly map, score and verdict of every test image."
 	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
 
