@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import timm
 
 from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN, WEIGHTS_FILE, Backbone
+from anomalib_spd.backbones.registry import is_stock
 from anomalib_spd.files import one_line
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _base_model(backbone: Backbone) -> str | None:
         base = f"{_NAMESPACE}/{base}"
     elif base.startswith("hf-hub:"):
         base = base.removeprefix("hf-hub:").partition("@")[0]
-    elif timm.is_model(base) and (cfg := timm.get_pretrained_cfg(base)) and cfg.hf_hub_id:
+    elif is_stock(base) and (cfg := timm.get_pretrained_cfg(base)) and cfg.hf_hub_id:
         base = cfg.hf_hub_id
     else:
         return None  # the user's own: the hub does not know it, and the recipe names it

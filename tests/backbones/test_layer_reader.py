@@ -109,7 +109,7 @@ def test_a_layer_that_is_read_can_be_frozen() -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["blocks.1", "blocks.9"], r"no layer 'blocks\.9'. It has: blocks\.0, "),
+        (["blocks.1", "blocks.9"], r"no layer 'blocks\.9', did you mean 'blocks\..'\?; it has: blocks\.0, "),
         (["blocks.2", "blocks.1"], r"from first to last: \['blocks.1', 'blocks.2'\]"),
         (["blocks.1", "blocks.1"], "once each"),
     ],

@@ -34,7 +34,7 @@ def test_a_vgg_has_the_papers_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     plan: Any = [4 if isinstance(each, int) else each for each in vgg.cfgs["vgg16"]]
     thin = VGG(plan, mlp_ratio=0.01)
     thin.pretrained_cfg = timm.get_pretrained_cfg("vgg16.tv_in1k").to_dict()
-    monkeypatch.setattr(classifiers.timm, "create_model", lambda name, pretrained: thin)
+    monkeypatch.setattr(classifiers, "load", lambda name: thin)
     cache = saliency_cache("vgg16.tv_in1k", folder=tmp_path)
     assert cache.cam.layers == VGG16_POOLS
     assert cache(images()).shape == (3, 5, 64, 64)
