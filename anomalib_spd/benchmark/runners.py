@@ -10,9 +10,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -55,10 +54,9 @@ class Processes(Runner):
         """Start a piece of work at once."""
         before = set(multiprocessing.active_children())
         arguments = dict(os.environ), self._temporary.name
-        with _without_interrupts():
-            pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=arguments)
-            future = pool.submit(work, *args, **kwargs)
-            pool.shutdown(wait=False)
+        pool = ProcessPoolExecutor(1, self._context, initializer=_start, initargs=arguments)
+        future = pool.submit(work, *args, **kwargs)
+        pool.shutdown(wait=False)
         running = set(multiprocessing.active_children())
         self._started = (self._started & running) | (running - before)
         return future
@@ -111,19 +109,6 @@ class Ray(Runner):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect, and stop a cluster that was started by this runner."""
         self._ray.shutdown()
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches: even the one that is forked must not print where it was while it imported."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(environment: dict[str, str], temporary: str) -> None:

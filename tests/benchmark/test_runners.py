@@ -217,18 +217,3 @@ def test_without_ray_its_runner_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib_spd\[ray\]'"):
         Ray(workers=2, threads=1)
-
-
-def test_ctrl_c_does_not_reach_the_processes() -> None:
-    # in a process of its own: another may have started the one that forks
-    code = """
-import signal
-from anomalib_spd.benchmark.runners import Processes
-
-if __name__ == "__main__":
-    with Processes(1) as runner:
-        assert signal.SIGINT in runner.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result(timeout=300)
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
