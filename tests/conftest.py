@@ -39,6 +39,12 @@ reloads_checkpoints = pytest.mark.xfail(
 )
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Give every test the same random numbers, whatever ran before it in its process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def real_images() -> Path:
     """The folder of real images that are no part of the project."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anomalib_spd.pretraining import SupervisedSPD
 
-IMAGES = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+IMAGES = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0])
 
 

@@ -15,7 +15,7 @@ from anomalib_spd.losses import spd_loss, two_way_loss
 from anomalib_spd.pretraining import SupervisedSPD
 from tests.cli.test_main import _small, recipe
 
-IMAGES = torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8)
+IMAGES = torch.randint(0, 256, (6, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
