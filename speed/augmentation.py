@@ -163,7 +163,7 @@ def clustering(maps: Tensor, clock: Clock) -> None:
     taken = alternate(
         {
             "kmeans_1d": partial(kmeans_1d, maps, 4),
-            "kmeans_1d, 256 levels": partial(kmeans_1d, maps, 4, bins=256),
+            "kmeans_1d, 256 levels": partial(kmeans_1d, maps, 4, levels=256),
         },
         10,
         maps.device,

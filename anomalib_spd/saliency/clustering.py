@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,89 +33,59 @@ class Clusters(NamedTuple):
         return (values.flatten(1).double() - centers).square().sum(1)
 
 
-def kmeans_1d(values: Tensor, k: int, bins: int | None = None) -> Clusters:
+def kmeans_1d(values: Tensor, k: int, levels: int = 4096) -> Clusters:
     """Cluster the values of each row into ``k``, without a random start (ours).
 
-    In one dimension clusters are intervals of the sorted values. A dynamic program over their cumulative sums finds the
-    best edges on a coarse grid, and then repeatedly the best edges near the present ones, with ever smaller steps. Where a
-    row has fewer than ``k`` different values, some clusters are empty.
+    Values are rounded to levels. In one dimension clusters are intervals, so a dynamic program over the cumulative sums of the
+    histogram finds the best edges on a coarse grid, and then repeatedly the best edges near the present ones, with ever
+    smaller steps. Where a row has fewer than ``k`` different values, some clusters are empty.
 
     Source: CutSwap cites Hartigan and Wong (1979), whose method works in any dimension and depends on its start.
 
     Args:
         values: floating ``(B, ...)``, finite.
         k: number of clusters.
-        bins: number of levels to round values to, instead of sorting them. This is many times faster, and moves
-            boundaries by about one level.
+        levels: number of levels from the least to the largest value; boundaries are off by about one.
 
     Returns:
         The centers and the boundaries between them.
 
     Raises:
-        ValueError: for ``k < 1``, ``bins < 2``, or values that are not floating or not a batch.
+        ValueError: for ``k < 1``, ``levels < 2``, or values that are not floating or not a batch.
         RuntimeError: for values that are not finite.
     """
-    if k < 1 or (bins is not None and bins < 2):
-        raise ValueError(f"`k` is 1 or more and `bins` 2 or more. Got {k} and {bins}.")
+    if k < 1 or levels < 2:
+        raise ValueError(f"`k` is 1 or more and `levels` 2 or more. Got {k} and {levels}.")
     if values.dim() < 2 or not values.is_floating_point():
         raise ValueError(f"k-means takes floating values (B, ...). Got {values.dtype} {tuple(values.shape)}.")
-    return cluster(sort_values(values) if bins is None else count_levels(values, bins), k)
+    return cluster(count_levels(values, levels), k)
 
 
 class Levels(NamedTuple):
-    """A weighted set of values for each row. An edge between clusters is the number of values below it.
+    """The histogram of each row. An edge between clusters is the number of levels below it.
 
     Attributes:
         values: float64 (float32 on MPS) ``(B, M)``, ascending.
-        counts: how often each value occurs, of the same dtype and shape.
-        grid: edges that the search begins with, int64 ``(B, E)``, ascending from 0 to M.
-        step: largest distance from one edge of the grid to the next.
+        counts: how often each level occurs, of the same dtype and shape.
     """
 
     values: Tensor
     counts: Tensor
-    grid: Tensor
-    step: int
 
 
-def sort_values(values: Tensor) -> Levels:
-    """Return all values of each row of floating ``(B, ...)``, each with a count of 1."""
-    rows, low, high = _rows(values)
-    if rows.device.type == "cpu" and not rows.requires_grad and not torch.compiler.is_compiling():
-        # NumPy sorts with vector instructions, about ten times as fast as torch, which also returns the order
-        ascending = torch.from_numpy(np.sort(rows.numpy(), axis=1)).to(_wide(rows))
-    else:
-        ascending = rows.sort(1).values.to(_wide(rows))
-    size, device = ascending.shape[1], ascending.device
-    # equal shares of the values, equal steps of the range, and tails of few values
-    share = torch.linspace(0, 1, 65, device=device, dtype=ascending.dtype)
-    tail = 2 ** torch.arange((size - 1).bit_length(), device=device)
-    fixed = torch.cat([(share * size).long(), tail, size - tail]).expand(len(rows), -1)
-    steps = torch.searchsorted(ascending, low + (high - low) * share[1:-1])
-    grid = torch.cat([fixed, steps], 1).sort(1).values
-    return Levels(ascending, torch.ones_like(ascending), grid, -(-size // 64))
-
-
-def count_levels(values: Tensor, bins: int) -> Levels:
-    """Return the histogram of each row of floating ``(B, ...)`` at ``bins`` levels from its minimum to its maximum."""
-    rows, low, high = _rows(values)
-    width = (high - low) / (bins - 1)
-    # the nearest level, so that both ends, where many pixels of a saliency map lie, are exact
-    index = (rows - low).mul_(torch.where(width > 0, 1 / width, 0.0)).add_(0.5).long().clamp_(max=bins - 1)
-    counts = torch.zeros(len(rows), bins, device=rows.device, dtype=_wide(rows))
-    counts.scatter_add_(1, index, counts.new_ones(()).expand_as(index))
-    levels = low + torch.arange(bins, device=rows.device, dtype=counts.dtype) * width
-    step = -(-bins // 32)
-    grid = torch.arange(0, bins + step, step, device=rows.device).clamp_(max=bins).expand(len(rows), -1)
-    return Levels(levels, counts, grid, step)
-
-
-def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows ``(B, N)`` in float32 or wider, their minima and their maxima ``(B, 1)``."""
+def count_levels(values: Tensor, number: int) -> Levels:
+    """Return the histogram of each row of floating ``(B, ...)`` at a number of levels from its minimum to its maximum."""
     rows = values.flatten(1).to(torch.promote_types(values.dtype, torch.float32))
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     assert_finite(low, high)
-    return rows, low, high
+    width = (high - low) / (number - 1)
+    # the nearest level, so that both ends, where many pixels of a saliency map lie, are exact
+    index = (rows - low).mul_(torch.where(width > 0, 1 / width, 0.0)).add_(0.5).long().clamp_(max=number - 1)
+    # cumulative sums need float64; MPS does not have it
+    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    counts = torch.zeros(len(rows), number, device=rows.device, dtype=wide)
+    counts.scatter_add_(1, index, counts.new_ones(()).expand_as(index))
+    return Levels(low + torch.arange(number, device=rows.device, dtype=wide) * width, counts)
 
 
 def assert_finite(low: Tensor, high: Tensor) -> None:
@@ -125,19 +94,16 @@ def assert_finite(low: Tensor, high: Tensor) -> None:
     torch._assert_async(torch.isfinite(high - low).all(), "Values have to be finite. Got NaN or infinity.")
 
 
-def _wide(values: Tensor) -> torch.dtype:
-    # cumulative sums need float64; MPS does not have it
-    return torch.float32 if values.device.type == "mps" else torch.float64
-
-
 def cluster(levels: Levels, k: int) -> Clusters:
     """Return the ``k`` clusters of weighted values, see :func:`kmeans_1d`."""
     # sums of squares about the middle are small, and their differences precise
     middle = (levels.values[:, :1] + levels.values[:, -1:]) / 2
     values, counts, size = levels.values - middle, levels.counts, levels.values.shape[1]
     sums = F.pad(torch.stack([counts, counts * values, counts * values.square()]), (1, 0)).cumsum(-1)
-    edges = _best_edges(sums, levels.grid[:, None].repeat(1, k + 1, 1))
-    offsets, step = torch.arange(-_REACH, _REACH + 1, device=edges.device), levels.step
+    step = -(-size // 64)
+    grid = torch.arange(0, size + step, step, device=sums.device).clamp_(max=size)
+    edges = _best_edges(sums, grid.expand(len(values), k + 1, -1).clone())
+    offsets = torch.arange(-_REACH, _REACH + 1, device=edges.device)
     while step > 1:
         # steps of a quarter of the reach let edges move on when their neighbors have
         step = -(-step // 4)

@@ -41,8 +41,8 @@ def test_inertia_is_as_good_as_that_of_scikit_learn(case: str, k: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer different values than clusters
         theirs = [KMeans(k, n_init=10, random_state=0).fit(m.double().reshape(-1, 1).numpy()).inertia_ for m in maps]
-    # theirs is computed in float64 about centers in float64; ours are float32
-    assert (kmeans_1d(maps, k).inertia(maps) <= torch.tensor(theirs) * (1 + 1e-6)).all()
+    # rounding to levels moves a boundary by a level
+    assert (kmeans_1d(maps, k).inertia(maps) <= torch.tensor(theirs) * (1 + 1e-4)).all()
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
@@ -56,7 +56,7 @@ def test_is_the_best_of_all_clusterings(k: int) -> None:
 
     best = [min(inertia(row, edges) for edges in itertools.combinations(range(1, 14), k - 1)) for row in values]
     torch.testing.assert_close(
-        kmeans_1d(values, k).inertia(values), torch.tensor(best, dtype=torch.float64), rtol=1e-5, atol=1e-9
+        kmeans_1d(values, k).inertia(values), torch.tensor(best, dtype=torch.float64), rtol=1e-4, atol=1e-8
     )
 
 
@@ -72,13 +72,13 @@ def test_centers_are_the_means_of_their_clusters_in_ascending_order() -> None:
             torch.testing.assert_close(maps[index][labels[index] == label].mean(), center, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("bins", [64, 256, 1024])
-def test_rounding_moves_boundaries_by_a_level_or_so(bins: int) -> None:
+@pytest.mark.parametrize("levels", [64, 256, 1024])
+def test_rounding_moves_boundaries_by_a_level_or_so(levels: int) -> None:
     torch.manual_seed(0)
     maps = torch.cat([_smooth(128), (_smooth(128) - 0.3).clamp(min=0)])
-    exact, rounded = kmeans_1d(maps, 4), kmeans_1d(maps, 4, bins=bins)
+    exact, rounded = kmeans_1d(maps, 4, levels=65536), kmeans_1d(maps, 4, levels=levels)
     # the inertia is flat about its least, so boundaries may lie farther off than it
-    assert (rounded.inertia(maps) <= exact.inertia(maps) * (1 + 10 / bins)).all()
+    assert (rounded.inertia(maps) <= exact.inertia(maps) * (1 + 10 / levels)).all()
 
 
 def test_each_row_is_clustered_alone() -> None:
@@ -89,17 +89,17 @@ def test_each_row_is_clustered_alone() -> None:
         assert (kmeans_1d(maps[index : index + 1], 4).centers == together.centers[index]).all()
 
 
-@pytest.mark.parametrize("bins", [None, 256])
+@pytest.mark.parametrize("levels", [256, 4096])
 @pytest.mark.parametrize("values", [[0.0], [0.25, 0.75], [0.0, 0.5, 1.0], [-3.0, 7.0]])
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_fewer_values_than_clusters(values: list[float], k: int, bins: int | None) -> None:
+def test_fewer_values_than_clusters(values: list[float], k: int, levels: int) -> None:
     maps = torch.tensor(values)[torch.randint(len(values), (2, 1, 20, 20))]
-    clusters = kmeans_1d(maps, k, bins=bins)
+    clusters = kmeans_1d(maps, k, levels=levels)
     assert clusters.centers.shape == (2, k)
     assert (clusters.centers.diff(dim=1) >= 0).all()
     if len(values) <= k:
         # rounding moves a value by half a level at the most
-        level = 0 if bins is None else (max(values) - min(values)) / (bins - 1)
+        level = (max(values) - min(values)) / (levels - 1)
         assert clusters.inertia(maps).max() <= 400 * (level / 2) ** 2 + 1e-8
 
 
@@ -114,8 +114,8 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 def test_other_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`k`.*Got 0"):
         kmeans_1d(torch.rand(2, 9), 0)
-    with pytest.raises(ValueError, match=r"`bins`.*Got 4 and 1"):
-        kmeans_1d(torch.rand(2, 9), 4, bins=1)
+    with pytest.raises(ValueError, match=r"`levels`.*Got 4 and 1"):
+        kmeans_1d(torch.rand(2, 9), 4, levels=1)
     with pytest.raises(ValueError, match="floating"):
         kmeans_1d(torch.ones(2, 9, dtype=torch.int64), 2)
     with pytest.raises(ValueError, match=r"\(9,\)"):
