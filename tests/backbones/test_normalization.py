@@ -1,22 +1,15 @@
 """Folding foreign statistics: the network sees what it saw, wherever no zero padding is in reach."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from anomalib_spd.backbones import fold_input_statistics
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
-
-ROOT = Path(__file__).parents[2]
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 1.0)
 
@@ -142,57 +135,3 @@ def test_networks_that_cannot_take_them(architecture: str, message: str) -> None
 def test_statistics_that_are_none(mean: Any, std: Any, message: str, make_model: Any) -> None:
     with pytest.raises(ValueError, match=message):
         fold_input_statistics(make_model(), mean, std)
-
-
-# --- the catalogue's conversion ---
-
-
-@pytest.fixture(scope="module")
-def conversion() -> ModuleType:
-    """The script that made the catalogue's base backbone, with the network as published."""
-    spec = importlib.util.spec_from_file_location("convert", ROOT / "scripts" / "convert_efficientnet_lite0.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_conversion_is_exact(conversion: ModuleType) -> None:
-    original, folded = conversion.original(), conversion.original()
-    fold_input_statistics(folded, conversion.MEAN, conversion.STD)
-    check(original, folded, conversion.MEAN, conversion.STD, CASES["tf_efficientnet_lite0"], size=512)
-
-
-def test_what_ships_is_the_conversion(conversion: ModuleType) -> None:
-    folded = conversion.original()
-    fold_input_statistics(folded, conversion.MEAN, conversion.STD)
-    shipped = timm.create_model(conversion.NAME, pretrained=True).state_dict()
-    for name, tensor in folded.state_dict().items():
-        assert torch.equal(shipped[name], tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor)
-
-
-def test_what_ships_classifies_as_the_original(conversion: ModuleType, real_images: Path) -> None:
-    files = sorted((real_images / "imagenet1000").iterdir())[
-        :400
-    ]  # one image of each class, in the order of the classes
-    assert len(files) == 400
-    transform = v2.Compose(
-        [
-            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(224),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-        ]
-    )
-    shipped, original = timm.create_model(conversion.NAME, pretrained=True).eval(), conversion.original()
-    right = torch.zeros(2)
-    with torch.inference_mode():
-        for start in range(0, 400, 8):
-            images = torch.stack([transform(Image.open(f).convert("RGB")) for f in files[start : start + 8]])
-            classes = torch.arange(start, start + 8)
-            right[0] += (shipped(normalized(images, IMAGENET_MEAN, IMAGENET_STD)).argmax(1) == classes).sum()
-            right[1] += (original(normalized(images, conversion.MEAN, conversion.STD)).argmax(1) == classes).sum()
-    top1 = right / 400
-    assert top1[1] > 0.85
-    assert abs(float(top1[0] - top1[1])) <= 0.005
