@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent / "configs"
 #: how a name is read; for helps
 RULE = """\
 --config takes the path of a file or the name of a recipe, with .yaml or without, in every command. A file that exists as
-it is written wins over a recipe of this name."""
+it is written wins over a recipe of this name. A recipe may name others as `config`: it changes what they say."""
 
 
 def recipe_names() -> list[str]:
@@ -99,9 +99,13 @@ def _check_aliases(path: Path) -> None:
         raise ValueError(f"its aliases repeat more than {MOST_VALUES} values: write out what it needs")
 
 
-def _load(path: Path) -> Any:
+def _load(name: str) -> Any:
+    """Return the content of a file, merged into that of the files that it names as ``config``."""
+    path = find_config(name)
     _check_aliases(path)
-    return OmegaConf.load(path)
+    content: Any = OmegaConf.load(path)
+    names = content.pop("config", []) if isinstance(content, DictConfig) else []
+    return OmegaConf.merge(*map(_load, [names] if isinstance(names, str) else names), content)
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
@@ -114,25 +118,28 @@ def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def load_config_files(names: Sequence[str], values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the merged content of configuration files.
+def load_config_files(
+    names: Sequence[str], values: Mapping[str, Any] | None = None, *, resolve: bool = True
+) -> dict[str, Any]:
+    """Return the merged content of configuration files, and of those that they name as ``config``.
 
-    Mappings are merged; any other value of a later file replaces that of an earlier one. ``${oc.env:NAME}`` stands for the
-    environment variable NAME.
+    Mappings are merged; any other value of a later file replaces that of an earlier one, and of those that it names.
+    ``${oc.env:NAME}`` stands for the environment variable NAME, ``${KEY}`` for another value.
 
     Args:
         names: of the files, see :func:`find_config`.
         values: replace those of the files; a key may have dots (``{"trainer.max_steps": 60}``).
+        resolve: fill in what stands for another value.
 
     Raises:
         ValueError: a file is missing, is not YAML, or names an environment variable that is not set.
     """
     where = ", ".join(names)
     try:
-        config = OmegaConf.merge({}, *(_load(find_config(name)) for name in names))
+        config = OmegaConf.merge({}, *map(_load, names))
         for key, value in (values or {}).items():
             OmegaConf.update(config, key, value)
-        content: Any = OmegaConf.to_container(config, resolve=True)
+        content: Any = OmegaConf.to_container(config, resolve=resolve)
     except InterpolationResolutionError as error:
         first_line = str(error).splitlines()[0]
         raise ValueError(f"{where}: {first_line}: set it, as in NAME=VALUE anomalib-spd ...") from None

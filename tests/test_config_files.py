@@ -78,3 +78,18 @@ def test_endless_nesting_is_an_error(tmp_path: Path) -> None:
     file = write(tmp_path / "deep.yaml", "a: " + "[" * 20_000)
     with pytest.raises(SystemExit, match=r"^error: .*deep\.yaml: "):
         merge_config_files(["--config", file])
+
+
+def test_a_file_may_change_others_that_it_names(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", "a: 1\nb: {x: 1, y: 1}\n")
+    second = write(tmp_path / "second.yaml", f"config: {first}\nb: {{y: 2}}\nname: ${{b.y}}_{{seed}}\n")
+    third = write(tmp_path / "third.yaml", f"config: [{second}, benchmark/parts/mvtec]\nb: {{y: 3}}\n")
+    (config,) = merge_config_files(["--config", third])
+    merged = json.loads(config.removeprefix("--config="))
+    assert merged["data"]["published"] == "mvtec"
+    assert (merged["a"], merged["b"], merged["name"]) == (1, {"x": 1, "y": 3}, "3_{seed}")
+    assert "config" not in merged
+    for path, named in ((first, second), (second, "nowhere")):  # in a circle, then to no file
+        write(Path(path), f"config: {named}\n")
+        with pytest.raises(SystemExit, match=r"^error: [^\n]*$"):
+            merge_config_files(["--config", path])

@@ -271,7 +271,7 @@ for arguments in {recipe_commands()!r}:
 
 
 def test_every_grid_says_what_it_needs_in_an_empty_folder(run: Run, tmp_path: Path) -> None:
-    names = [f"benchmark/{path.stem}" for path in sorted((SHIPPED / "benchmark").iterdir())]
+    names = [f"benchmark/{path.stem}" for path in sorted((SHIPPED / "benchmark").glob("*.yaml"))]
     code = f"""
 import os, sys
 from anomalib_spd.cli.main import main
@@ -282,5 +282,5 @@ print("\\nstatuses", *(main(["benchmark", "--config", name, "--dry-run"]) for na
     # the sample's is there, those of the data sets are not
     expected = " ".join(str(int(name != "benchmark/quick")) for name in names)
     assert f"\nstatuses {expected}\n" in printed
-    assert printed.count("error: ") == len(names) - 1
+    assert printed.count("Give another with --data.root") == len(names) - 1
     assert not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ class Plan:
         model: ``class_path`` and ``init_args`` of the detector.
         data: of the data module.
         trainer: arguments of Lightning's trainer.
-        published: data set, category and protocol of published figures, if there are any.
+        published: data set, category, protocol and method of published figures, if there are any.
         weights_sha256: of the backbone's file; of its tensors, if they are timm's.
         files_sha256: of the images; see :func:`~anomalib_spd.data.ready.fingerprint`.
         architecture: of the backbone.

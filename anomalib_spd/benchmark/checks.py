@@ -111,10 +111,13 @@ def _look_at(grid: Grid, results: Path, errors: _Errors) -> list[tuple[str, Conf
         name = grid.backbone(cell.backbone, cell.category, cell.seed)
         if name not in made:
             errors.attempt(f"backbones: {cell.backbone}", check_backbone, name, grid.model_config(cell))
-    modules = []
+    modules, looked_at = [], set[str]()
     for where, base, config in grid.classes():
         if base is AnomalibModule:
-            errors.attempt(where, check_detector, config, made)
+            config = _as_made_from(config, made)
+            if (text := json.dumps(config, sort_keys=True)) not in looked_at:
+                looked_at.add(text)
+                errors.attempt(where, check_detector, config)
         elif module := errors.attempt(where, _data_module, config):
             modules.append((where, config, module))
     return modules
@@ -165,19 +168,23 @@ def check_backbone(name: str, detector: Config) -> None:
         raise ValueError(f"timm has no {name!r}{did_you_mean(name, known)}; it has: {', '.join(known)}") from None
 
 
-def check_detector(config: Config, made: dict[str, Config]) -> None:
+def _as_made_from(config: Config, made: dict[str, Config]) -> Config:
+    """Return a detector's configuration with a backbone that is not there yet replaced by what it is made from, with the same layers."""
+    recipe = made.get(config["init_args"].get("backbone"), {})
+    source = recipe.get("model", {}).get("init_args", {}).get("backbone")
+    return {**config, "init_args": {**config["init_args"], "backbone": source}} if source else config
+
+
+def check_detector(config: Config) -> None:
     """Check that the backbone of a detector has the layers that it reads.
 
     Args:
         config: ``class_path`` and ``init_args``.
-        made: name -> recipe of the backbones that are not there yet: they have the layers of what they are made from.
 
     Raises:
         ValueError: it does not.
     """
     name = config["init_args"].get("backbone")
-    if name in made:
-        name = made[name].get("model", {}).get("init_args", {}).get("backbone")
     if not name or (":" not in name and not timm.is_model(name)):
         return
     arguments = check(AnomalibModule, config)

@@ -4,7 +4,8 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import PurePath
 from pydoc import locate
 from typing import Any, cast
@@ -21,8 +22,8 @@ LABEL = re.compile(r"[\w.+-]+( [\w.+-]+)*")
 LONGEST_LABEL = 60
 DATA_KEYS = ("class_path", "init_args", "published")
 ENTRY_KEYS = {
-    "backbones": ("backbone", "init_args", "finetune"),
-    "detectors": ("class_path", "init_args", "data", "trainer"),
+    "backbones": ("backbone", "init_args", "finetune", "published"),
+    "detectors": ("class_path", "init_args", "data", "trainer", "backbones"),
     "categories": ("class_path", "init_args", "published", "detectors"),
 }
 #: by which detectors of anomalib take their backbone, the first that there is
@@ -47,18 +48,18 @@ class Grid:
             ``backbone``; as ``init_args``, arguments of some detectors, by their label (``{padim: {n_features: 550}}``);
             as ``finetune``, the training that makes the backbone before the cells if the registry does not have it: keys
             of a configuration of ``anomalib-spd finetune``, and ``config``, the files whose values these keys replace;
-            with ``per: dataset`` one backbone is made of the images of all categories.
+            with ``per: dataset`` one backbone is made of the images of all categories; as ``published``, the method of the
+            papers' tables whose figures stand beside these, with a comma before what an ablation varies (``CutSwap, k = 1``).
         detectors: label -> ``class_path`` and ``init_args`` of anomalib's model, without its backbone; as ``data``,
             arguments of the data module that this detector needs (``{normal_only: true}``); as ``trainer``, arguments of
-            Lightning's trainer, such as its ``max_epochs`` if it trains. One that takes no backbone measures the same
-            under every backbone's label.
+            Lightning's trainer, such as its ``max_epochs`` if it trains; as ``backbones``, the labels of those that it is
+            measured with, if not all. One that takes no backbone measures the same under every backbone's label.
         categories: label -> what differs from ``data``: ``init_args`` (``category`` is the label by default),
             ``published``; or a ``class_path`` of another data module with all of its ``init_args``. As ``detectors``,
             arguments that some detectors have here, by their label. A data module that takes a ``draw`` of its training
             images gets the seed for it by default.
         data: ``class_path`` and ``init_args`` of anomalib's data module, and as ``published`` the name of the data set
-            (``mvtec``, ``visa``) whose published figures the report puts beside these; with their ablations:
-            ``{dataset: mvtec, variants: true}``.
+            (``mvtec``, ``visa``) whose published figures the report puts beside these.
         seeds: of the detectors, and of the trainings of backbones that have a name for each.
         comparisons: pairs (A, B) of backbones of which the report gives A minus B; by default every later one minus the
             first.
@@ -106,7 +107,11 @@ class Grid:
                 )
             elif unknown := set(re.findall("{.*?}", entry["backbone"])) - {"{category}", "{seed}"}:
                 errors.append(f"backbones: {label}: a name may have {{category}} and {{seed}}, got {sorted(unknown)}")
+            if not isinstance(method := entry.get("published", ""), str):
+                errors.append(f"backbones: {label}: published: expected a method's name in the papers, got {method!r}")
             errors += self._unknown_labels("detectors", entry.get("init_args", {}), label)
+        for label, entry in self.detectors.items():
+            errors += self._unknown_labels("backbones", entry.get("backbones", []), label)
         for category in self.categories:
             entry = self._category_entry(category)
             if not inspect.isclass(locate(str(entry["class_path"]))):
@@ -155,11 +160,17 @@ class Grid:
     def groups(self) -> list[list[Cell]]:
         """Return the cells of one backbone and one category each, in which features are computed once."""
         return [
-            [Cell(label, detector, category, seed) for detector in self.detectors for seed in seeds]
+            [Cell(label, detector, category, seed) for detector in detectors for seed in seeds]
             for category in self.categories
             for label in self.backbones
+            if (detectors := [each for each in self.detectors if label in self.measured_with(each)])
             for seeds in ([[seed] for seed in self.seeds] if self.trained_anew(label) else [list(self.seeds)])
         ]
+
+    def measured_with(self, detector: str) -> Sequence[str]:
+        """Return the labels of the backbones that a detector is measured with."""
+        labels: Sequence[str] = self.detectors[detector].get("backbones", list(self.backbones))
+        return labels
 
     def backbone(self, label: str, category: str, seed: int) -> str:
         """Return a backbone's name in the registry or in timm."""
@@ -182,7 +193,10 @@ class Grid:
             ValueError: one backbone would be made in several ways.
         """
         trainings: dict[str, Config] = {}
-        for cell in self.cells():
+        # whatever the detector
+        cells = {(cell.backbone, cell.category, cell.seed): cell for cell in self.cells()}.values()
+        shared = cache(self._shared_data_config)
+        for cell in cells:
             entry = self._backbone_entry(cell.backbone)
             if "finetune" not in entry:
                 continue
@@ -193,9 +207,9 @@ class Grid:
             }
             if (per := config.pop("per", "category")) not in ("category", "dataset"):
                 raise ValueError(f"backbones: {cell.backbone}: per is 'category' or 'dataset', got {per!r}")
-            data: Any = self._shared_data_config(cell)
+            data: Any = shared(cell.category, cell.seed)
             if per == "dataset":
-                data = [self._shared_data_config(replace(cell, category=each)) for each in self.categories]
+                data = [shared(category, cell.seed) for category in self.categories]
             config = _plain({**config, "data": data, "seed_everything": cell.seed})
             if trainings.setdefault(name, config) != config:
                 raise ValueError(
@@ -204,17 +218,21 @@ class Grid:
                 )
         return trainings
 
-    def published(self, category: str) -> Config | None:
-        """Return data set, category and, if it is no one-class run, protocol of the published figures that belong beside these."""
+    def published(self, backbone: str, category: str) -> Config | None:
+        """Return what tells which published figures belong beside these; None if there are none.
+
+        ``dataset``, ``category``, if it is no one-class run ``protocol``, and if the grid gives it ``method``.
+        """
         entry = self._category_entry(category)
         if not entry["published"]:
             return None
-        asked = entry["published"] if isinstance(entry["published"], Mapping) else {"dataset": entry["published"]}
+        method = self._backbone_entry(backbone).get("published")
         arguments = entry["init_args"]
         protocols = {"highshot": "2cls_highshot", "fewshot": f"2cls_{arguments.get('shots')}shot"}
         protocol = protocols.get(arguments.get("protocol", ""))
         own = str(arguments.get("category", category))
-        return {**asked, "category": own, **({"protocol": protocol} if protocol else {})}
+        of = {"dataset": entry["published"], "category": own, "protocol": protocol, "method": method}
+        return {key: value for key, value in of.items() if value}
 
     def model_config(self, cell: Cell) -> Config:
         """Return ``class_path`` and ``init_args`` of the detector of a cell."""
@@ -234,16 +252,16 @@ class Grid:
 
     def data_config(self, cell: Cell) -> Config:
         """Return ``class_path`` and ``init_args`` of the data module of a cell."""
-        config = self._shared_data_config(cell)
+        config = self._shared_data_config(cell.category, cell.seed)
         return _plain({**config, "init_args": config["init_args"] | self.detectors[cell.detector].get("data", {})})
 
-    def _shared_data_config(self, cell: Cell) -> Config:
+    def _shared_data_config(self, category: str, seed: int) -> Config:
         """Return the data module's configuration without what a detector needs."""
-        entry = self._category_entry(cell.category)
+        entry = self._category_entry(category)
         takes = inspect.signature(cast(type, locate(entry["class_path"]))).parameters
-        init_args: Config = {"draw": cell.seed} if "draw" in takes else {}
-        if "category" in takes and "class_path" not in (self.categories[cell.category] or {}):
-            init_args["category"] = cell.category
+        init_args: Config = {"draw": seed} if "draw" in takes else {}
+        if "category" in takes and "class_path" not in (self.categories[category] or {}):
+            init_args["category"] = category
         return _plain({"class_path": entry["class_path"], "init_args": init_args | entry["init_args"]})
 
     def plain(self) -> Config:

@@ -245,7 +245,8 @@ def runs_table(results: Iterable[Result]) -> pd.DataFrame:
 
     - ``backbone``, ``sha256`` (of its weights), ``detector``, ``category``, ``seed``, ``status`` (``done``, ``failed``);
     - the names of ``METRICS``, each in ``[0, 1]``; ``undefined``: why some have no value;
-    - ``class_path`` of the detector, ``published_dataset`` and ``published_category`` of the papers' figures beside it;
+    - ``class_path`` of the detector; ``published_dataset``, ``published_category``, ``published_protocol`` and
+      ``published_method`` of the papers' figures beside it;
     - ``name`` (in the registry or in timm) and ``architecture`` of the backbone, ``files_sha256`` (of the list of images);
     - ``fit_seconds``, ``inference_seconds``, ``total_seconds``, ``features_shared``, ``peak_memory_bytes``;
     - ``train_images``, ``train_anomalous``, ``test_normal``, ``test_anomalous``, ``coreset_sampling_ratio``;

@@ -113,7 +113,7 @@ def plans(
             model,
             data,
             grid.trainer_config(cell),
-            grid.published(cell.category),
+            grid.published(cell.backbone, cell.category),
             files_sha256=files[json.dumps(data, sort_keys=True)],
             accelerator=accelerator,
             threads=threads,

@@ -5,10 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from anomalib_spd.cli.usage import OneLineParser
-from anomalib_spd.config_files import RULE, recipe_names, shipped
+from anomalib_spd.config_files import RULE, load_config_files, recipe_names, shipped
 from anomalib_spd.files import write_text
 
 PROGRAM = "anomalib-spd recipes"
@@ -67,7 +65,12 @@ def _row(name: str) -> tuple[str, str, str, str]:
         if line and not COMMAND.match(line) and not before.endswith("\\")
     ]
     first = re.split(r"(?<=\.) |\.$", " ".join(about))[0]
-    return name, command, _images(yaml.safe_load(text)), first if len(first) <= MOST else f"{first[: MOST - 1]}…"
+    return (
+        name,
+        command,
+        _images(load_config_files([name], resolve=False)),
+        first if len(first) <= MOST else f"{first[: MOST - 1]}…",
+    )
 
 
 def _images(content: dict[str, Any]) -> str:

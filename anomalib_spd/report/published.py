@@ -10,7 +10,7 @@ as proposed), ``category`` (anomalib's name, or ``average`` over the data set), 
 (what a reader must know, such as a misprint).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -53,9 +53,9 @@ def lookup(
     metric: str,
     *,
     protocol: str = "1cls",
-    variants: bool = False,
+    named: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return what was published of a cell.
+    """Return what was published of a cell: of every method as proposed, and of the arms of ablations that are named.
 
     Args:
         dataset: ``mvtec`` or ``visa``.
@@ -64,27 +64,35 @@ def lookup(
         coreset_sampling_ratio: of PatchCore; figures whose ratio is not known belong to any.
         metric: its name.
         protocol: ``1cls``, or one of VisA's 2-class protocols.
-        variants: return ablations too, named in ``method``.
+        named: arms of ablations: ``CutSwap, k = 1``.
 
     Returns:
-        Rows of ``published()`` in the papers' order, with ``source``: paper and table.
+        Rows of ``published()`` in the papers' order, with ``source``: paper and table. ``method`` has the name of the arm.
     """
-    known = published()
+    known = _by_name()
     asked = {"dataset": dataset, "category": category, "detector": detector, "metric": metric, "protocol": protocol}
-    rows = known[(known[list(asked)] == asked).all(axis=1) & (variants | (known["variant"] == ""))]
+    proposed = known["variant"] == ""
+    rows = known[(known[list(asked)] == asked).all(axis=1) & (proposed | known["method"].isin(named))]
     ratio = np.nan if coreset_sampling_ratio is None else coreset_sampling_ratio
     ratios = rows["coreset_sampling_ratio"]
     rows = rows[np.isclose(ratios, ratio, rtol=1e-6, atol=0) | ratios.isna()]
-    return rows.assign(
-        method=rows["method"] + rows["variant"].map(lambda variant: f", {variant}" * bool(variant)),
-        source=rows["paper"] + " paper" + rows["table"].map(lambda table: f", table {table}" * bool(table)),
+    return rows
+
+
+@cache
+def _by_name() -> pd.DataFrame:
+    """Return every published figure, arms of ablations named in ``method``, with ``source``: paper and table."""
+    known = published()
+    return known.assign(
+        method=known["method"] + known["variant"].map(lambda variant: f", {variant}" * bool(variant)),
+        source=known["paper"] + " paper" + known["table"].map(lambda table: f", table {table}" * bool(table)),
     )
 
 
 def comparisons(grid: GridResults, detector: str) -> list[Comparison]:
-    """Return our values beside the papers', where there are any.
+    """Return our values beside the papers', where there are any; each method's beside those of the backbone that stands for it.
 
-    The papers' averages over a whole data set have a row of their own: ours are never over a whole data set.
+    The papers' averages over a whole data set have a row of their own.
 
     Args:
         grid: the results.
@@ -93,8 +101,8 @@ def comparisons(grid: GridResults, detector: str) -> list[Comparison]:
     if "published_dataset" not in grid.runs:
         return []
     runs = grid.runs[(grid.runs["detector"] == detector) & (grid.runs["status"] == "done")]
-    runs = runs[runs["published_dataset"].notna()].drop_duplicates("category")
-    for column, usual in (("published_protocol", "1cls"), ("published_variants", False)):
+    runs = runs[runs["published_dataset"].notna()].drop_duplicates(["category", "backbone"])
+    for column, usual in (("published_protocol", "1cls"), ("published_method", "")):
         runs[column] = runs[column].fillna(usual) if column in runs else usual
     found = [
         _comparison(grid, detector, metric, str(dataset), str(protocol), of)
@@ -107,33 +115,44 @@ def comparisons(grid: GridResults, detector: str) -> list[Comparison]:
 def _comparison(
     grid: GridResults, detector: str, metric: str, dataset: str, protocol: str, runs: pd.DataFrame
 ) -> Comparison | None:
-    # rows: categories, then the papers' average; columns: our backbones, then the papers' methods
+    # rows: categories, then the papers' average; columns: our backbones, each before the method that it stands for, then others
     whole = f"all of {DATASETS.get(dataset, dataset)}, as printed"
     name = papers_name(runs["class_path"].iloc[0])
     ratio = runs["coreset_sampling_ratio"].iloc[0] if "coreset_sampling_ratio" in runs else None
-    variants = bool(runs["published_variants"].any())
     means = grid.means[(grid.means["detector"] == detector) & (grid.means["metric"] == metric)]
     figures = [
         (row.category, f"{row.backbone} (here)", row.value, format_mean(row.value, row.sd))
         for row in means.rename(columns={"mean": "value"}).itertuples()
         if row.category in set(runs["category"])
     ]
+    stands_for = dict(runs[["backbone", "published_method"]].drop_duplicates().values)
     notes: dict[str, int] = {}
-    theirs: list[str] = []
-    for label, category in [*runs[["category", "published_category"]].values, (whole, AVERAGE)]:
+    theirs: dict[str, str] = {}
+    for label, category in [*runs[["category", "published_category"]].drop_duplicates().values, (whole, AVERAGE)]:
         for row in lookup(
-            dataset, category, name, None if pd.isna(ratio) else ratio, metric, protocol=protocol, variants=variants
+            dataset,
+            category,
+            name,
+            None if pd.isna(ratio) else ratio,
+            metric,
+            protocol=protocol,
+            named=set(stands_for.values()),
         ).itertuples():
             mark = f" [{notes.setdefault(row.note, len(notes) + 1)}]" if row.note else ""
-            theirs.append(f"{row.method} ({row.source})")
-            figures.append((label, theirs[-1], row.value, f"{row.value:.3f}{mark}"))
+            column = f"{row.method} ({row.source})"
+            theirs[column] = row.method
+            figures.append((label, column, row.value, f"{row.value:.3f}{mark}"))
     if not theirs:
         return None
     long = pd.DataFrame(figures, columns=["category", "column", "value", "text"])
-    columns = [*(f"{backbone} (here)" for backbone in grid.backbones), *dict.fromkeys(theirs)]
+    columns = []
+    for backbone in (each for each in grid.backbones if each in stands_for):
+        columns += [f"{backbone} (here)", *(each for each, method in theirs.items() if method == stands_for[backbone])]
+    columns = list(dict.fromkeys([*columns, *theirs]))
     rows = [category for category in grid.categories if category in set(runs["category"])]
     texts = long.pivot(index="category", columns="column", values="text").reindex([*rows, whole], columns=columns)
-    values = long.pivot(index="category", columns="column", values="value").reindex(rows, columns=columns).dropna()
+    values = long.pivot(index="category", columns="column", values="value").reindex(rows, columns=columns)
+    values = values.dropna(axis="columns", how="all").dropna()  # of some methods the averages alone are known
     if len(values) > 1:
         label = f"mean of {len(values)}" if len(values) == len(rows) else f"mean of {', '.join(values.index)}"
         mean = pd.DataFrame({label: values.mean().map("{:.3f}".format)}).T

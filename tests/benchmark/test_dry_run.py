@@ -75,29 +75,11 @@ def test_cells_on_record_the_others_and_their_time(
     assert "was measured with another config" in line
 
 
-@pytest.mark.parametrize("recipe", ["mvtec", "visa_1cls", "visa_2cls_highshot", "visa_2cls_fewshot"])
-@pytest.mark.parametrize("dry", [["--dry-run"], []])
-def test_a_missing_folder_is_said_once_and_nothing_is_downloaded(
-    recipe: str, dry: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("mvtecad", "visa"):
-        monkeypatch.setattr(f"anomalib.data.datamodules.image.{name}.download_and_extract", pytest.fail)
-    monkeypatch.setattr("anomalib_spd.twoclass.visa.download_and_extract", pytest.fail)
-    assert main(["benchmark", "--config", f"benchmark/{recipe}", *dry]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    folder = "datasets/MVTecAD" if recipe == "mvtec" else "datasets/visa"
-    assert line.startswith(
-        f"error: The folder of images {folder} does not exist. Give another with --data.root, or make it"
-    )
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_data_set_that_would_be_downloaded_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomalib.data.datamodules.image.mvtecad.download_and_extract", pytest.fail)
-    args = ["benchmark", "--config", "benchmark/mvtec", "--data.root", str(tmp_path), "--dry-run"]
+    args = ["benchmark", "--config", "benchmark/cutswap_mvtec", "--data.root", str(tmp_path), "--dry-run"]
     (tmp_path / "bottle").mkdir()
     assert main(args) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -118,7 +100,7 @@ def test_into_an_empty_folder_a_grid_downloads_and_tries_once(
     monkeypatch.setattr("anomalib.data.datamodules.image.visa.download_and_extract", download)
     (tmp_path / "visa").mkdir()
     args = ["--data.root", str(tmp_path / "visa"), "--results", str(tmp_path / "results")]
-    assert main(["benchmark", "--config", "benchmark/visa_1cls", *args]) == 1
+    assert main(["benchmark", "--config", "benchmark/cutswap_visa", *args]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: categories: candle: Visa candle: not all of it is in ")
     assert tried == [tmp_path / "visa"]

@@ -92,8 +92,8 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
     for name, command in COMMANDS.items():
         grid = grid_of(parse(command))
         sizes[name] = [len(getattr(grid, axis)) for axis in ("backbones", "detectors", "categories", "seeds")]
-        for detector in grid.plain()["detectors"].values() if "2cls" not in name else ():
-            assert detector["init_args"]["pre_processor"]["init_args"] == {
+        for label, detector in grid.plain()["detectors"].items() if "2cls" not in name else ():
+            assert label in ("STPM", "DRAEM") or detector["init_args"]["pre_processor"]["init_args"] == {
                 "image_size": [256, 256],
                 "center_crop_size": [224, 224],
             }
@@ -115,14 +115,17 @@ def test_shipped_grids_are_those_of_the_papers() -> None:
             "memory": [6, 2, 3, 3],
             "self_supervised": [7, 1, 3, 3],
         },
-        **{"visa_1cls": [3, 3, 12, 3], "mvtec": [3, 3, 15, 3]},
+        **{"cutswap_mvtec": [3, 3, 15, 3], "cutswap_visa": [3, 3, 12, 3]},
+        **{"cutswap_ablations_k": [8, 2, 15, 3], "cutswap_ablations_cluster": [5, 2, 15, 3]},
+        **{"cutswap_ablations_levels": [9, 2, 15, 3], "cutswap_ablations_sorting": [4, 2, 15, 3]},
+        **{"spd_visa_1cls": [10, 2, 12, 3], "spd_visa_ablations": [9, 1, 12, 3]},
         **{"dev_2cls_highshot": [3, 3, 2, 3], "dev_2cls_fewshot": [3, 2, 4, 5]},
-        **{"visa_2cls_highshot": [3, 2, 12, 3], "visa_2cls_fewshot": [3, 2, 24, 5]},
+        **{"spd_visa_2cls_highshot": [8, 2, 12, 3], "spd_visa_2cls_fewshot": [8, 2, 24, 5]},
     }
 
 
 def test_the_visa_few_shot_grid_draws_by_its_seeds() -> None:
-    one = grid_of(parse(["--config", "benchmark/visa_2cls_fewshot.yaml"]))
+    one = grid_of(parse(["--config", "benchmark/spd_visa_2cls_fewshot.yaml"]))
     for cell in one.cells():
         data = one.data_config(cell)["init_args"]
         assert f"{data['category']} {data['shots']}-shot" == cell.category
@@ -182,8 +185,34 @@ def test_a_category_takes_its_name_from_its_label_or_stands_alone(tmp_path: Path
     assert build(AnomalibDataModule, one.data_config(Cell("a", "PaDiM", "one", 0))).category == "one"
     assert one.data_config(Cell("a", "PaDiM", "two", 0))["class_path"] == "anomalib.data.Folder"
     assert "category" not in one.data_config(Cell("a", "PaDiM", "two", 0))["init_args"]
-    assert one.published("one") == {"dataset": "mvtec", "category": "one"}
-    assert one.published("two") is None
+    assert one.published("a", "one") == {"dataset": "mvtec", "category": "one"}
+    assert one.published("a", "two") is None
+
+
+def test_a_backbone_may_stand_for_a_method_of_the_papers(tmp_path: Path) -> None:
+    one = grid(tmp_path, backbones={"a": {"backbone": "small_a", "published": "CutSwap, k = 1"}, "b": "small_b"})
+    assert one.published("a", "one") == {"dataset": "mvtec", "category": "one", "method": "CutSwap, k = 1"}
+    assert one.published("b", "one") == {"dataset": "mvtec", "category": "one"}
+    assert one.published("a", "two") is None
+    with pytest.raises(
+        ValueError, match=r"backbones: a: published: expected a method's name in the papers, got \['x'\]"
+    ):
+        grid(tmp_path, backbones={"a": {"backbone": "small_a", "published": ["x"]}})
+
+
+def test_a_detector_may_be_measured_with_some_backbones_alone(tmp_path: Path) -> None:
+    detectors = small_grid(tmp_path)["detectors"]
+    detectors["PaDiM"]["backbones"] = ["b"]
+    one = grid(tmp_path, detectors=detectors)
+    one.check()
+    assert {(cell.backbone, cell.detector) for cell in one.cells()} == {
+        ("a", "PatchCore 0.1"),
+        ("b", "PaDiM"),
+        ("b", "PatchCore 0.1"),
+    }
+    detectors["PaDiM"]["backbones"] = ["c"]
+    with pytest.raises(ValueError, match=r"PaDiM: \['c'\] is none of the backbones: a, b"):
+        grid(tmp_path, detectors=detectors)
 
 
 def test_a_category_may_have_arguments_for_a_detector(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ SHOWN = {
         "finetune": "finetune/adapt",
         "twoclass": "twoclass/classifier",
     },
-    "benchmark": "benchmark/visa_1cls",
+    "benchmark": "benchmark/cutswap_visa",
 }
 
 
