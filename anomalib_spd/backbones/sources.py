@@ -1,6 +1,7 @@
 """Sources of a backbone: a checkpoint or an exported folder, the network it is for, and what it states of itself."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +33,8 @@ OF_THE_WEIGHTS = {
     *("label_offset", "label_names", "label_descriptions"),
     *("license", "description", "origin_url", "paper_name", "paper_ids", "notes"),
 }
+# of these, and of "other", what is made may have another licence
+_PERMISSIVE = re.compile(r"apache-2\.0|mit|isc|zlib|unlicense|cc0-1\.0|bsd(-[23]-clause)?|other")
 
 
 class Network:
@@ -168,7 +171,17 @@ def read_source(path: Path, *, network_is_given: bool = False, key: str | None =
             method=str(settings.get("_class_path", "")).rpartition(".")[-1],
             settings=plain_settings({key: value for key, value in settings.items() if not key.startswith("_")}),
         ),
+        license_id=_kept_license(backbone) if settings.get("pretrained", True) else None,
     )
+
+
+def _kept_license(base: str) -> str | None:
+    """Return the licence of a training's base, unless that lets the user choose one for what is made of it."""
+    if base in (registered := available()):
+        license_id: str | None = registered[base].license
+    else:
+        license_id = cfg.license if is_stock(base) and (cfg := timm.get_pretrained_cfg(base)) else None
+    return None if license_id and _PERMISSIVE.fullmatch(license_id) else license_id
 
 
 def _read_folder(folder: Path, network_is_given: bool) -> Source:

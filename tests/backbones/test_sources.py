@@ -68,6 +68,26 @@ def test_lightning_checkpoint_of_this_package_names_its_network(save: Any, tmp_p
     add("spd.again", tmp_path / "last.ckpt", "test_efficientnet")
 
 
+@pytest.mark.parametrize(
+    ("of_base", "pretrained", "of_training"),
+    [
+        ("research-only", True, "research-only"),
+        ("cc-by-nc-4.0", True, "cc-by-nc-4.0"),
+        ("apache-2.0", True, "other"),
+        ("research-only", False, "other"),
+    ],
+)
+def test_a_license_that_restricts_is_that_of_what_is_trained(
+    of_base: str, pretrained: bool, of_training: str, save: Any, make_model: Any
+) -> None:
+    add("base_spd", save(), "test_efficientnet", license_id=of_base)
+    tensors = {f"encoder.{name}": value for name, value in make_model(num_classes=0).state_dict().items()}
+    settings = {"backbone": "base_spd", "pretrained": pretrained, "_class_path": "anomalib_spd.local.DenseSPD"}
+    checkpoint = save({"state_dict": tensors, "hyper_parameters": settings}, "last.ckpt")
+    assert add("trained_spd", checkpoint).license == of_training
+    assert add("own_spd", checkpoint, license_id="mit").license == "mit"
+
+
 def _stock_folder(model: torch.nn.Module, save: Any, name: str = "stock") -> Path:
     folder: Path = save([1]).parent / name
     save_for_hf(model, str(folder), safe_serialization=True)
