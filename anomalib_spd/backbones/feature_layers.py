@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import timm
-import torch
-
 from anomalib_spd.backbones.registry import available
 from anomalib_spd.backbones.sources import find_network
+from anomalib_spd.backbones.transformers import build_empty, check_routing, is_transformer
 from anomalib_spd.spelling import did_you_mean
 
 
@@ -55,7 +53,7 @@ def layers_at(
 
     A network that has none of the strides, such as a transformer of 14-pixel patches, gives its very last layer.
     """
-    layers = _pyramid(architecture, model_args).feature_info.get_dicts()
+    layers = _feature_info(architecture, model_args)
     by_stride = {layer["reduction"]: layer for layer in layers}
     return [by_stride[stride] for stride in strides if stride in by_stride] or layers[-1:]
 
@@ -65,17 +63,14 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
 
     Args:
         backbone: name in timm, ours included.
-        layers: timm's names of feature layers. Numbers are not checked, and neither are the blocks of transformers, which
-            anomalib finds in another way.
+        layers: timm's names of feature layers, of a transformer those of its blocks. Numbers are not checked.
 
     Raises:
         ValueError: for a layer that the backbone does not have, for layers out of order, whose maps anomalib would
-            confuse, and for a backbone whose maps anomalib cannot read.
+            confuse, and for a backbone whose maps anomalib cannot read, or not under its name.
     """
-    # the same test by which anomalib's TimmFeatureExtractor recognizes transformers
-    if "vit" in backbone.lower():
-        return
-    known = _pyramid(backbone).feature_info.module_name()
+    known = [each["module"] for each in _feature_info(backbone)]
+    check_routing(backbone, build_empty(backbone))
     names = [layer for layer in layers if isinstance(layer, str)]
     if unknown := [name for name in names if name not in known]:
         msg = (
@@ -89,21 +84,24 @@ def check_layers(backbone: str, layers: Sequence[str | int]) -> None:
         raise ValueError(msg)
 
 
-def _pyramid(backbone: str, model_args: dict[str, Any] | None = None) -> Any:
-    """Return timm's network of feature maps.
+def _feature_info(backbone: str, model_args: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return timm's records of the layers that anomalib reads.
 
     Raises:
-        ValueError: where timm has none, or its maps are channels last, which anomalib takes for channels first.
+        ValueError: where timm has none, or the maps are channels last, which anomalib takes for channels first.
     """
     try:
-        with torch.random.fork_rng([]):  # a check draws no number of a training's
-            model: Any = timm.create_model(backbone, features_only=True, **(model_args or {}))
+        network = build_empty(backbone, **(model_args or {}))
+        if is_transformer(network):  # whose network of feature maps has the last three blocks alone
+            return list(network.feature_info)
+        network = build_empty(backbone, features_only=True, **(model_args or {}))
     except (RuntimeError, AttributeError, TypeError) as error:
         msg = f"timm gives no feature maps of {backbone} ({error}), so no detector could read them."
         raise ValueError(msg) from error
-    if getattr(model, "output_fmt", None) == "NHWC":
+    if getattr(network, "output_fmt", None) == "NHWC":
         raise ValueError(
             f"{backbone} gives maps of the form (B, H, W, C), as Swin, MambaOut and Sequencer do, and anomalib would read their "
             "rows as channels. Give a network with channels first, such as a ConvNeXt."
         )
-    return model
+    records: list[dict[str, Any]] = network.feature_info.get_dicts()
+    return records

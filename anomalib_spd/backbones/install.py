@@ -9,17 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from safetensors import SafetensorError
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.card import card_data, card_text
 from anomalib_spd.backbones.export import write_folder
 from anomalib_spd.backbones.feature_layers import describe_layers
 from anomalib_spd.backbones.fitting import check_output, fit
-from anomalib_spd.backbones.names import check_free, check_name, check_routing, transformer_markers
+from anomalib_spd.backbones.names import check_free, check_name
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
 from anomalib_spd.backbones.record import (
     CARD_FILE,
@@ -32,6 +29,7 @@ from anomalib_spd.backbones.record import (
 )
 from anomalib_spd.backbones.registry import find, register, registry_folder
 from anomalib_spd.backbones.sources import Network, Source, Statistics, find_network, read_source, source_of
+from anomalib_spd.backbones.transformers import build_empty, check_routing
 from anomalib_spd.files import HOME_VARIABLE, atomic_folder, hidden_path, is_disk_full, sha256_of
 
 
@@ -156,8 +154,7 @@ def check_addable(name: str, backbone: str | None = None) -> None:
     check_name(name)
     if backbone is not None:
         network = find_network(backbone)
-        with torch.random.fork_rng([]):  # a check draws no number of the training's
-            check_routing(name, timm.create_model(network.architecture, **network.model_args))
+        check_routing(name, build_empty(network.architecture, **network.model_args))
         describe_layers(network.architecture, network.model_args)
     probe = hidden_path(registry_folder() / name)
     try:
@@ -224,14 +221,10 @@ def export(name: str, folder: str | Path) -> Path:
         _check_empty(target)  # another process was faster
         msg = f"Cannot write {target}: {error.strerror or error}. Give a folder that you may write to."
         raise type(error)(msg) from error
-    if markers := transformer_markers(str(target)):
-        model = timm.create_model(backbone.architecture, **backbone.model_args)
-        if not isinstance(model, VisionTransformer):
-            warnings.warn(
-                f"The path {target} contains {markers[0]!r}: anomalib takes the backbone at 'local-dir:{target}' for a "
-                "transformer, and fails. Move the folder to a path without it, or give a relative path without it.",
-                stacklevel=2,
-            )
+    try:
+        check_routing(f"local-dir:{target}", build_empty(backbone.architecture, **backbone.model_args))
+    except ValueError as error:
+        warnings.warn(f"{error} Move the folder, or give a relative path.", stacklevel=2)
     return target
 
 

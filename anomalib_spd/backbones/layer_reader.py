@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.feature_layers import check_layers
+from anomalib_spd.backbones.transformers import is_transformer, patch_size
 
 
 class LayerReader:
     """Computes the maps of some layers of a network, in one pass that ends after the last of them.
+
+    They are those that anomalib's detectors read: of a transformer the patches' tokens, each layer's behind the last norm.
 
     Args:
         backbone: name of the network in timm, ours included.
@@ -28,7 +31,11 @@ class LayerReader:
         """Return the maps ``(B, C, h, w)`` of the layers, of normalized inputs ``(B, 3, H, W)``."""
         modules = [info["module"] for info in network.feature_info]
         maps: list[Tensor] = network.forward_intermediates(
-            inputs, indices=[modules.index(each) for each in self.layers], stop_early=True, intermediates_only=True
+            inputs,
+            indices=[modules.index(each) for each in self.layers],
+            norm=is_transformer(network),
+            stop_early=True,
+            intermediates_only=True,
         )
         return maps
 
@@ -53,12 +60,12 @@ class LayerReader:
 
         Args:
             network: is left in eval mode.
-            frozen: names of parts to freeze as well; layers that are read may be among them, but not all of them.
+            frozen: names of parts, or of weights, to freeze as well; layers that are read may be among them, but not all.
 
         Raises:
             ValueError: where the network has no such part, or no weight is left to train.
         """
-        parts = dict(network.named_modules())
+        parts = {**dict(network.named_parameters()), **dict(network.named_modules())}
         for part in frozen:
             if part not in parts:
                 known = ", ".join(name for name, _ in network.named_children())
@@ -69,7 +76,8 @@ class LayerReader:
         network.eval()
         weights = [each for each in network.parameters() if each.requires_grad]
         # of a layer that is frozen whole, with all before it, no gradient can be asked for
-        maps = [each for each in self(network, torch.zeros(1, 3, 64, 64)) if each.requires_grad]
+        length = 64 // patch_size(network) * patch_size(network)
+        maps = [each for each in self(network, torch.zeros(1, 3, length, length)) if each.requires_grad]
         if not maps:
             raise ValueError(f"Nothing of {', '.join(self.layers)} is left to train: freeze less than {list(frozen)}.")
         reached = torch.autograd.grad([each.sum() for each in maps], weights, allow_unused=True)

@@ -5,10 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import timm
+import torch
+
+from anomalib_spd.backbones.transformers import build_empty, is_transformer
 
 
 def load(backbone: str, pretrained: bool = True, **model_args: Any) -> Any:
-    """Return ``timm.create_model(backbone, pretrained, **model_args)``.
+    """Return ``timm.create_model(backbone, pretrained, **model_args)``; a transformer as anomalib reads it, for any size of image.
 
     Args:
         backbone: name in timm, ours included.
@@ -18,8 +21,25 @@ def load(backbone: str, pretrained: bool = True, **model_args: Any) -> Any:
     Raises:
         OSError: where the weights are not on this machine and cannot be downloaded.
     """
+    if is_transformer(build_empty(backbone)):
+        _resample_positions_as_anomalib()
+        model_args = {"dynamic_img_size": True, **model_args}
     with named_weights(backbone):
         return timm.create_model(backbone, pretrained=pretrained, **model_args)
+
+
+def _resample_positions_as_anomalib() -> None:
+    """Let embeddings of positions be resampled as detectors will: what is trained is what is read.
+
+    Its first extractor of a transformer sets it for the whole process, see docs/upstream.md; else a training would
+    depend on whether a detector was built before it.
+    """
+    from anomalib.models.components import (
+        TimmFeatureExtractor,  # not before it is needed: who names a backbone needs none
+    )
+
+    with torch.random.fork_rng([]), torch.device("meta"):
+        TimmFeatureExtractor("test_vit", ["blocks.0"], pre_trained=False)
 
 
 @contextmanager

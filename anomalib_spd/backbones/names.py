@@ -2,14 +2,8 @@
 
 import os
 
-from timm.models import VisionTransformer
-from torch import nn
-
 from anomalib_spd.backbones.record import CATALOG_FOLDER, NAME_PATTERN
 from anomalib_spd.backbones.registry import is_stock, registry_folder
-
-# in a name, these make a detector of anomalib treat the backbone as a transformer (TimmFeatureExtractor, PatchFlow)
-TRANSFORMER_MARKERS = ("vit", "dinov2")
 
 
 def check_name(name: str) -> None:
@@ -45,21 +39,3 @@ def check_free(name: str) -> None:
     for folder, where, advice in ((own, "in your registry", remove), (CATALOG_FOLDER / name, "in the catalogue", "")):
         if os.path.lexists(folder):
             raise ValueError(f"The name {name!r} is taken {where}: {folder} exists; {advice}take another name.")
-
-
-def transformer_markers(text: str) -> list[str]:
-    """Return the parts of a name or path by which anomalib recognizes transformers."""
-    return [marker for marker in TRANSFORMER_MARKERS if marker in text.lower()]
-
-
-def check_routing(name: str, model: nn.Module) -> None:
-    """Check that anomalib would not take a network for a transformer because of its name.
-
-    Raises:
-        ValueError: where it would, and the network is none.
-    """
-    if (markers := transformer_markers(name)) and not isinstance(model, VisionTransformer):
-        raise ValueError(
-            f"The name {name!r} contains {markers[0]!r}, by which anomalib recognizes vision transformers. This network is "
-            f"a {type(model).__name__}, and anomalib would fail to read its layers. Take a name without it."
-        )

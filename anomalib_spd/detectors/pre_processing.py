@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Tr
 
 from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
+from anomalib_spd.backbones.transformers import build_empty, check_image_size
 
 
 class BackbonePreProcessor(PreProcessor):
@@ -37,6 +38,7 @@ class BackbonePreProcessor(PreProcessor):
             if cropped[0] > size[0] or cropped[1] > size[1]:
                 raise ValueError(f"A center crop of {cropped} does not fit into an image of {size}.")
             crop = [CenterCrop(cropped)]
+        self.image_size = cropped if crop else size
         super().__init__(
             Compose([Resize(size, antialias=True), *crop, Normalize(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD])])
         )
@@ -46,16 +48,18 @@ class BackbonePreProcessor(PreProcessor):
         return PreProcessor, (self.transform,)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the detector's layers against its backbone (a Lightning hook).
+        """Check the detector's layers, and the size of images, against its backbone (a Lightning hook).
 
         Raises:
-            ValueError: for a layer that the backbone does not have, and for layers out of order.
+            ValueError: for a layer that the backbone does not have, for layers out of order, and for images that are not of whole
+                patches.
         """
         del trainer, stage
         hparams: dict[str, Any] = dict(pl_module.hparams)
         backbone, layers = hparams.get("backbone"), hparams.get("layers") or hparams.get("layer")
         if isinstance(backbone, str) and layers:
             check_layers(backbone, [layers] if isinstance(layers, str) else list(layers))
+            check_image_size(build_empty(backbone), *self.image_size)
 
 
 def _height_and_width(name: str, size: int | Sequence[int]) -> tuple[int, int]:

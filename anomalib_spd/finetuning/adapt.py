@@ -40,7 +40,7 @@ def adapt(
     Args:
         datamodule: anomalib's; or several, of all of which one backbone is made.
         name: of the new backbone.
-        backbone: name in the registry or in timm, a CNN.
+        backbone: name in the registry or in timm.
         layers: that detectors read, first to last; by default :func:`anomalib_spd.backbones.layers`.
         frozen: parts that are not trained; by default all before the first of the layers.
         folder: of runs.

@@ -19,7 +19,7 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.augmentation.anchors import ClusterChoice
 from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.loading import load
-from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.heads import mlp, pooled_width
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import takes_saliency
 from anomalib_spd.training.saliency import draw_saliency_maps, saliency_maps
@@ -47,7 +47,7 @@ class PatchClassification(TrainingModule):
     a pair of each (``all_levels`` is the paper's form, equal in expectation).
 
     Args:
-        backbone: name in the registry or in timm, a CNN.
+        backbone: name in the registry or in timm.
         pretrained: start from the backbone's weights.
         operation: ``swap`` is CutSwap, ``paste`` CutPaste, which needs no maps.
         ways: classes; 3 has scars beside patches, 2 has none.
@@ -119,7 +119,7 @@ class PatchClassification(TrainingModule):
         self.encoder = load(backbone, pretrained, num_classes=0)
         self.encoder = self.encoder.to(memory_format=torch.channels_last)
         # two hidden layers behind the pooled features (ours: neither paper says how many)
-        self.head = mlp([self.encoder.num_features, 512, 128, len(self.classes)])
+        self.head = mlp([pooled_width(self.encoder), 512, 128, len(self.classes)])
         self.all_levels, self.frozen_steps, self.batch_norm = all_levels, frozen_steps, batch_norm
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.color_jitter = RandomColorJitter(0.1, 0.1, 0.1, 0.1, p=1.0)

@@ -12,6 +12,7 @@ from anomalib_spd import backbones
 from anomalib_spd.backbones.install import check_addable
 from anomalib_spd.backbones.names import check_free
 from anomalib_spd.backbones.record import Backbone
+from anomalib_spd.backbones.transformers import check_image_size
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.data.ready import check_root
 from anomalib_spd.files import atomic_write, sha256_of
@@ -95,6 +96,7 @@ def finetune(
     for each in batches.datamodules:
         check_root(each)
     training = model if isinstance(model, TrainingModule) else model()
+    check_image_size(training.encoder, image_size)
     if holdout and not isinstance(training, Adaptation):
         raise ValueError(
             f"holdout is for trainings of the layers that detectors read, such as CategoryAdaptation. Got {type(training).__name__}: "

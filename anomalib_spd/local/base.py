@@ -50,7 +50,7 @@ class LocalSPD(TrainingModule):
     Source: ours.
 
     Args:
-        backbone: name in the registry or in timm, a CNN.
+        backbone: name in the registry or in timm.
         pretrained: start from the backbone's weights.
         layers: that detectors read, first to last; by default :func:`anomalib_spd.backbones.layers`.
         frozen: parts of the encoder that are not trained; by default all before the first of the layers.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_spd.backbones.layer_scales import rescale_layers
+from anomalib_spd.backbones.transformers import check_image_size, is_transformer
 from anomalib_spd.local.base import LocalSPD
 from anomalib_spd.losses import mean_square
 
@@ -18,7 +19,9 @@ class EqualRMSSPD(LocalSPD):
     control is given the same.
 
     Args:
-        equalize_rms: bring the layers to equal RMS, their geometric mean; for EfficientNets alone.
+        equalize_rms: bring the layers to equal RMS, their geometric mean, see
+            :func:`~anomalib_spd.backbones.layer_scales.rescale_layers` for the networks that allow it. The layers of a transformer are
+            read behind one norm, which leaves them so: they are not rescaled.
         image_size: height and width of the crops, pixels; images are not resized.
         **settings: see :class:`~anomalib_spd.local.base.LocalSPD`.
     """
@@ -28,9 +31,10 @@ class EqualRMSSPD(LocalSPD):
 
     def __init__(self, equalize_rms: bool = True, image_size: int = 128, **settings: Any) -> None:
         super().__init__(**settings)
-        self.equalize_rms, self.image_size = equalize_rms, image_size
+        check_image_size(self.teacher, image_size)
+        self.equalize_rms, self.image_size = equalize_rms and not is_transformer(self.teacher), image_size
         layers = self.reader.layers
-        if equalize_rms:  # refused now or never
+        if self.equalize_rms:  # refused now or never
             rescale_layers(self.teacher, dict.fromkeys(layers, 1.0))
         # of the teacher's layers, 0 before the first step; and sums of the encoder's over the steps of an epoch
         self.register_buffer("mean_square", torch.zeros(len(layers)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomalib_spd.augmentation import RandomSmoothBlend, anchor_view, weak_view
 from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.loading import load
+from anomalib_spd.backbones.transformers import check_image_size
 from anomalib_spd.losses import spd_loss
 from anomalib_spd.training.module import TrainingModule
 from anomalib_spd.training.perturbation import Perturbation
@@ -36,7 +37,7 @@ class SPDPretraining(TrainingModule):
     optimizer, schedule and length; SGD with a cosine to 0 is what its baselines use.
 
     Args:
-        backbone: name in the registry or in timm, a CNN.
+        backbone: name in the registry or in timm.
         pretrained: start from the backbone's weights, not from scratch.
         local_augmentations: transforms of images in ``[0, 1]`` that perturb them locally, Kornia's or any others, of which
             each step draws one for the negatives; by default SmoothBlend, the paper's.
@@ -75,6 +76,7 @@ class SPDPretraining(TrainingModule):
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         check_layers(backbone, ())  # else no detector could read what is trained
         self.encoder = load(backbone, pretrained).to(memory_format=torch.channels_last)
+        check_image_size(self.encoder, image_size)
         self.projector: nn.Module = nn.Identity()
         self.anchor_view = anchor_view(image_size)
         self.weak_view = weak_view(image_size)

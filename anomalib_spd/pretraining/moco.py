@@ -10,7 +10,7 @@ from torch import Tensor
 from anomalib_spd.augmentation import moco_v2_view
 from anomalib_spd.losses import info_nce
 from anomalib_spd.pretraining.base import SPDPretraining
-from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.heads import mlp, pooled_width
 
 
 class MoCoSPD(SPDPretraining):
@@ -58,7 +58,7 @@ class MoCoSPD(SPDPretraining):
         if queue_size < 1:
             raise ValueError(f"`queue_size` is the number of keys in the queue, 1 or more. Got {queue_size}.")
         self.encoder.reset_classifier(0)
-        width = self.encoder.num_features
+        width = pooled_width(self.encoder)
         self.projector = mlp([width, width, projection], batch_norm=False)
         self.key_encoder: Any = copy.deepcopy(self.encoder).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)

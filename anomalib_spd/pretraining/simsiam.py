@@ -9,7 +9,7 @@ from torch import Tensor
 from anomalib_spd.augmentation import simsiam_view
 from anomalib_spd.losses import negative_cosine
 from anomalib_spd.pretraining.base import SPDPretraining
-from anomalib_spd.training.heads import mlp
+from anomalib_spd.training.heads import mlp, pooled_width
 from anomalib_spd.training.schedules import cosine
 
 
@@ -42,7 +42,7 @@ class SimSiamSPD(SPDPretraining):
     ) -> None:
         super().__init__(image_size=image_size, learning_rate=learning_rate, **settings)
         self.encoder.reset_classifier(0)
-        self.projector = mlp([self.encoder.num_features, projection, projection, projection], last_norm=True)
+        self.projector = mlp([pooled_width(self.encoder), projection, projection, projection], last_norm=True)
         self.predictor = mlp([projection, bottleneck, projection])
         self.simsiam_view = simsiam_view(image_size)
 

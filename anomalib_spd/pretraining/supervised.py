@@ -9,6 +9,7 @@ from anomalib_spd.augmentation import supervised_view
 from anomalib_spd.data import LabelledImages
 from anomalib_spd.losses import two_way_loss
 from anomalib_spd.pretraining.base import SPDPretraining
+from anomalib_spd.training.heads import pooled_width
 
 Difference = Literal["cosine", "classification"]
 
@@ -44,9 +45,9 @@ class SupervisedSPD(SPDPretraining):
         classifier = self.encoder.get_classifier()
         self.encoder.reset_classifier(0)
         if not isinstance(classifier, nn.Linear) or classifier.out_features != num_classes:
-            classifier = nn.Linear(self.encoder.num_features, num_classes)
+            classifier = nn.Linear(pooled_width(self.encoder), num_classes)
         self.head = classifier
-        self.difference_head = nn.Linear(self.encoder.num_features, 2) if difference == "classification" else None
+        self.difference_head = nn.Linear(pooled_width(self.encoder), 2) if difference == "classification" else None
         self.supervised_view = supervised_view(image_size)
 
     def on_fit_start(self) -> None:

@@ -54,9 +54,12 @@ class LayerCAM:
     result). During a call the model is in eval mode and its parameters need no gradient; afterwards its state is restored,
     also if the model raises. So two threads must not use one model at a time.
 
+    The tokens of one of timm's vision transformers are taken as the map of its patches, without class and register tokens.
+
     Args:
         model: classifier that returns logits ``(B, classes)``.
-        layers: names of ``model.named_modules()`` whose output is floating ``(B, K, u, v)``, each run once by a forward.
+        layers: names of ``model.named_modules()`` whose output is floating ``(B, K, u, v)``, or ``(B, N, K)`` in a vision
+            transformer, each run once by a forward.
 
     Attributes:
         model: as given.
@@ -109,8 +112,8 @@ class LayerCAM:
 
         Raises:
             ValueError: for images of another shape or dtype; a target that the model does not have; a layer that the
-                forward does not reach, reaches twice, on which the logits do not depend, or whose output is not
-                ``(B, K, u, v)``; a model that does not return ``(B, classes)``.
+                forward does not reach, reaches twice, on which the logits do not depend, or whose output is no
+                map, as said there; a model that does not return ``(B, classes)``.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(
@@ -135,11 +138,20 @@ class LayerCAM:
                 raise ValueError(f"The logits of {model} do not depend on layer {name!r}. Give one before them.")
             precise = torch.promote_types(activation.dtype, torch.float32)
             weighted = activation.detach().to(precise) * gradient.to(precise).relu()
-            raw = weighted.sum(dim=1, keepdim=True).relu()
+            raw = self._as_map(weighted, images).sum(dim=1, keepdim=True).relu()
             maps.append(F.interpolate(raw, tuple(images.shape[-2:]), mode="bilinear", align_corners=False))
         stacked = torch.cat(maps, dim=1)
         stacked = stacked - stacked.amin(dim=(-2, -1), keepdim=True)
         return (stacked / (stacked.amax(dim=(-2, -1), keepdim=True) + _EPS)).float()
+
+    def _as_map(self, weighted: Tensor, images: Tensor) -> Tensor:
+        """Return what is a map ``(B, K, u, v)``, and tokens ``(B, N, K)`` as one."""
+        if weighted.ndim == 4:
+            return weighted
+        model: Any = self.model
+        height, width = model.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))
+        tokens: Tensor = weighted.narrow(1, model.num_prefix_tokens, height * width)
+        return tokens.reshape(len(tokens), height, width, -1).movedim(-1, 1)
 
     @contextmanager
     def _capture(self) -> Iterator[dict[str, Tensor]]:
@@ -147,7 +159,8 @@ class LayerCAM:
         captured: dict[str, Tensor] = {}
 
         def capture(name: str, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-            if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+            dimensions = (3, 4) if hasattr(self.model, "num_prefix_tokens") else (4,)
+            if not isinstance(output, Tensor) or output.ndim not in dimensions or not output.is_floating_point():
                 got = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(
                     f"Layer {name!r} returned {got}, expected floating (B, K, u, v). Give a convolutional layer."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -32,3 +33,11 @@ def mlp(widths: Sequence[int], batch_norm: bool = True, last_norm: bool = False)
     layers.append(nn.Linear(*last, bias=not last_norm))
     layers += [nn.BatchNorm1d(last[1], affine=False)] if last_norm else []
     return nn.Sequential(*layers)
+
+
+def pooled_width(encoder: Any) -> int:
+    """Return the width D of the pooled features ``(B, D)`` of a network of timm's without its classifier.
+
+    A MobileNet widens them behind the pooling, so that its last map has fewer channels.
+    """
+    return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from anomalib_spd.backbones.loading import load
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD, fold_input_statistics
+from anomalib_spd.backbones.transformers import is_transformer
 from anomalib_spd.files import cache_folder
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 
@@ -21,7 +22,8 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
     Args:
         name: of the classifier, in the registry or in timm.
         layers: one map each; by default the last layer of each stride, which are 2, 4, 8, 16 and 32 of most networks, and
-            the poolings of a VGG, which the CutSwap paper's numbers of layers are.
+            the poolings of a VGG, which the CutSwap paper's numbers of layers are; the blocks of a transformer but the last, of
+            whose patches the logits may be independent.
         folder: of the maps; by default ``saliency`` among the package's caches.
 
     Returns:
@@ -42,6 +44,7 @@ def saliency_cache(name: str, layers: Sequence[str] | None = None, folder: Path 
     if layers is None:
         pools = [name for name, module in classifier.named_modules() if isinstance(module, nn.MaxPool2d)]
         layers = pools if isinstance(classifier, VGG) else [info["module"] for info in classifier.feature_info]
+        layers = layers[:-1] if is_transformer(classifier) else layers
     return SaliencyCache(folder or cache_folder("saliency"), LayerCAM(classifier, layers))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anomalib_spd.backbones.feature_layers import check_layers
+from anomalib_spd.backbones.feature_layers import check_layers, layers
 
 NAME = "efficientnet_lite0_in1k"
 
@@ -12,8 +12,28 @@ def test_layers_that_the_backbone_has(layers: list[str | int]) -> None:
     check_layers(NAME, layers)
 
 
-def test_a_transformer_is_left_to_anomalib() -> None:
-    check_layers("test_vit", ["blocks.0"])
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch14_dinov2", "vit_small_plus_patch16_dinov3"])
+def test_a_transformer_has_blocks(backbone: str) -> None:
+    check_layers(backbone, ["blocks.0", "blocks.4"])
+    check_layers(backbone, [0, 4])
+    (last,) = layers(backbone)
+    check_layers(backbone, ["blocks.4", last])
+    with pytest.raises(ValueError, match=r"no layer 'blocks\.99'.*it has: blocks\.0, blocks\.1"):
+        check_layers(backbone, ["blocks.0", "blocks.99"])
+    with pytest.raises(ValueError, match="from first to last"):
+        check_layers(backbone, ["blocks.4", "blocks.0"])
+
+
+@pytest.mark.parametrize("backbone", ["mobilevit_xxs", "efficientvit_b0", "repvit_m0_9"])
+def test_a_name_by_which_anomalib_takes_a_cnn_for_a_transformer_is_refused(backbone: str) -> None:
+    with pytest.raises(ValueError, match=rf"^The name '{backbone}' contains 'vit'.* Take a name without it\.$"):
+        check_layers(backbone, ["stages.1"])
+
+
+@pytest.mark.parametrize("backbone", ["eva02_tiny_patch14_224", "deit_tiny_patch16_224"])
+def test_a_transformer_that_anomalib_would_take_for_a_cnn_is_refused(backbone: str) -> None:
+    with pytest.raises(ValueError, match="does not contain 'vit'"):
+        check_layers(backbone, ["blocks.1"])
 
 
 @pytest.mark.parametrize(

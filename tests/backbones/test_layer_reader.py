@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+from anomalib.models.components import TimmFeatureExtractor
 
 from anomalib_spd.backbones.layer_reader import LayerReader
+from anomalib_spd.backbones.loading import load
 
 CASES = [
     ("test_efficientnet", ["blocks.1", "blocks.2"], ["blocks.3", "blocks.4", "conv_head", "classifier"]),
@@ -46,6 +48,36 @@ def test_the_maps_are_those_that_detectors_read(name: str, layers: list[str], be
     assert len(maps) == len(layers)
     for layer, each in zip(layers, maps, strict=True):
         torch.testing.assert_close(each, theirs[names.index(layer)])
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch14_dinov2", "vit_small_plus_patch16_dinov3"])
+def test_the_tokens_are_those_that_detectors_read(name: str) -> None:
+    layers, patch = ["blocks.1", "blocks.4"], 14 if "14" in name else 16
+    model = load(name, pretrained=False).eval()
+    extractor = TimmFeatureExtractor(name, layers, pre_trained=False)
+    extractor.feature_extractor.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 6 * patch, 4 * patch)
+    passed: list[str] = []
+    model.get_submodule("blocks.5").register_forward_pre_hook(lambda *_: passed.append("blocks.5"))
+    with torch.no_grad():
+        maps = LayerReader(name, layers)(model, images)
+    assert not passed
+    assert all(torch.equal(*pair) for pair in zip(maps, extractor(images).values(), strict=True))
+    assert maps[0].shape == (2, model.num_features, 6, 4)
+
+
+def test_what_is_trained_of_a_transformer() -> None:
+    model, reader = load("test_vit", pretrained=False), LayerReader("test_vit", ["blocks.2", "blocks.3"])
+    before = reader.parts_before(model)
+    assert {"cls_token", "pos_embed", "patch_embed", "blocks.1"} <= {*before}
+    reader.freeze_unused(model, before)
+    assert {
+        name.rpartition(".")[0].split(".attn")[0].split(".mlp")[0].split(".norm")[0] for name in trained(model)
+    } == {
+        "blocks.2",
+        "blocks.3",
+        "norm",
+    }
 
 
 @pytest.mark.parametrize(("name", "layers", "behind"), CASES)

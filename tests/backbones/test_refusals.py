@@ -90,9 +90,16 @@ def test_taken(save: Any, registry: Path) -> None:
     assert content(registry) == before
 
 
-def test_vision_transformers_may_say_what_they_are(save: Any) -> None:
-    path = save(architecture="test_vit")
-    add("my_vit_spd", path, "test_vit", mean=HALF, std=HALF)
+@pytest.mark.parametrize("architecture", ["test_vit", "eva02_tiny_patch14_224"])
+def test_vision_transformers_say_what_they_are(architecture: str, save: Any, registry: Path) -> None:
+    path = save(architecture=architecture)
+    for name in ("mine_spd", "dinov2_spd"):
+        with pytest.raises(
+            ValueError, match=rf"'{name}' does not contain 'vit'.*read it as a CNN.*Take a name with it\.$"
+        ):
+            add(name, path, architecture, mean=HALF, std=HALF)
+    assert not registry.exists()
+    add("my_vit_spd", path, architecture, mean=HALF, std=HALF)
 
 
 def test_networks_that_cannot_take_statistics(save: Any, registry: Path) -> None:

@@ -150,5 +150,5 @@ def test_a_layer_that_is_not_there_is_refused() -> None:
 
 
 def test_an_architecture_whose_layers_cannot_be_brought_to_equal_rms_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="Cannot rescale the layers of ResNet"):
+    with pytest.raises(ValueError, match="Cannot rescale layer 'layer1' of ResNet"):
         DenseSPD(backbone="resnet18", pretrained=False, layers=("layer1", "layer2"), frozen=("conv1",))

@@ -289,3 +289,20 @@ def test_an_empty_batch_has_no_maps() -> None:
 def test_maps_that_are_channels_last_are_refused() -> None:
     with pytest.raises(ValueError, match=r"MambaOut gives maps of the form \(B, H, W, C\)"):
         LayerCAM(timm.create_model("mambaout_femto"), ["stages.0"])
+
+
+def test_tokens_of_a_transformer_are_maps_of_its_patches() -> None:
+    torch.manual_seed(0)
+    model: Any = timm.create_model("test_vit", dynamic_img_size=True).eval()
+    images = torch.randn(2, 3, 48, 64)
+    maps = LayerCAM(model, ["blocks.1", "blocks.3"])(images)
+
+    tokens: list[Tensor] = []
+    hook = model.blocks[3].register_forward_hook(lambda *args: tokens.append(args[2]))
+    score = model(images).max(1).values.sum()
+    hook.remove()
+    (gradient,) = torch.autograd.grad(score, tokens)
+    patches = (tokens[0] * gradient.relu())[:, 1:].sum(2).relu().view(2, 1, 3, 4)
+    large = F.interpolate(patches, (48, 64), mode="bilinear", align_corners=False)[:, 0]
+    large = large - large.amin((1, 2), keepdim=True)
+    torch.testing.assert_close(maps[:, 1], large / (large.amax((1, 2), keepdim=True) + 1e-8))
