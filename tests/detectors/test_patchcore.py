@@ -86,8 +86,8 @@ def test_is_exported_as_stock(trained: tuple[Patchcore, Engine, dict[str, float]
 
 def _assert_equal_predictions(stock: Patchcore, ours: Patchcore, images: torch.Tensor) -> None:
     expected, found = stock(images), ours.eval()(images)
-    torch.testing.assert_close(found.pred_score, expected.pred_score, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.pred_score, expected.pred_score, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("num_neighbors", [1, 9])
@@ -100,7 +100,7 @@ def test_scores_and_maps_are_stocks(shape: tuple[int, ...], num_neighbors: int) 
     expected, found = stock.model(images), ours.model(images)
     for one, other in zip(expected[:4], found[:4], strict=True):
         if one is not None:
-            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
     assert found.anomaly_map.shape == (shape[0], 1, *shape[2:])
 
 
