@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 
 # one thread for each of several processes: most tests are too small for more
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
@@ -43,7 +43,7 @@ $(LOWEST)/installed: setup.cfg pyproject.toml
 	touch $(LOWEST)/installed
 
 test-min: $(LOWEST)/installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

