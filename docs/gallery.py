@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 import timm
 import torch
+import torch.nn.functional as F
 import yaml
 from anomalib.data import ImageItem
 from anomalib.engine import Engine
@@ -24,7 +25,7 @@ from kornia.augmentation import AugmentationSequential, Normalize
 from lightning.pytorch import seed_everything
 from matplotlib import pyplot as plt
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_spd.augmentation import (
     RandomCrack,
@@ -42,7 +43,7 @@ from anomalib_spd.augmentation import (
 from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import load_config_files
 from anomalib_spd.data import Sample
-from anomalib_spd.data.sample.datamodule import CATEGORIES, normal_image
+from anomalib_spd.data.sample.datamodule import CATEGORIES, defective_image, normal_image
 from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.detectors.visualizer import CONTACT_GRID, PhotographVisualizer
@@ -52,6 +53,8 @@ from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, LayerCAM
 HERO = Path(__file__).parent / "_static" / "hero.jpg"
 SEED = 3
 NEAR = 72  # height and width of close-ups, pixels
+#: texture, defect and number of the images on which SPD's saliency is shown
+SEEN = (("brick", "scratch", 0), ("brick", "hole", 1), ("grass", "stain", 0), ("gravel", "scratch", 1))
 #: saliency of this level guides the swaps
 STRIDE_8 = 2
 TRANSFORMS = (
@@ -91,6 +94,7 @@ def draw_gallery(folder: Path) -> None:
             {"image": images} | {f"stride {2 ** (n + 1)}": maps[:, [n]] for n in range(maps.shape[1])},
             made / "saliency.jpg",
         )
+        _draw_seen(made / "saliency_spd.jpg")
         inspect(made)
         _make_report(made)
     made.rename(folder)
@@ -165,6 +169,35 @@ def _saliency(images: Tensor) -> Tensor:
     classifier = timm.create_model("efficientnet_lite0_in1k", pretrained=True)
     normalize = Normalize(classifier.pretrained_cfg["mean"], classifier.pretrained_cfg["std"])
     return LayerCAM(classifier, EFFICIENTNET_LITE0_STRIDES)(normalize(images))
+
+
+class _Change(nn.Module):
+    """Scores how far images are from others, by the encoder's pooled features: one minus the cosine, what SPD is trained on."""
+
+    def __init__(self, encoder: nn.Module, others: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder.eval()
+        with torch.no_grad():
+            self.others = encoder(others)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores ``(B, 1)`` of images ``(B, 3, H, W)``."""
+        return 1 - F.cosine_similarity(self.encoder(images), self.others)[:, None]
+
+
+def _draw_seen(path: Path) -> None:
+    """Draw where a backbone sees that an image is not the one without the defect, before SPD and after."""
+    pairs = [defective_image(*each) for each in SEEN]
+    images = torch.stack([_to_tensor(image) for image, _ in pairs])
+    normal = torch.stack([_to_tensor(normal_image(texture, "test", f"{kind}_{n:03d}")) for texture, kind, n in SEEN])
+    columns = {"photograph": images, "true outline": images}
+    for title, name in {"before": "efficientnet_lite0_in1k", "after SPD": "efficientnet_lite0_spd"}.items():
+        encoder = timm.create_model(name, pretrained=True, num_classes=0)
+        normalize = Normalize(encoder.pretrained_cfg["mean"], encoder.pretrained_cfg["std"])
+        cam = LayerCAM(_Change(encoder, normalize(normal)), ["encoder.blocks.2", "encoder.blocks.4"])
+        maps = cam(normalize(images))
+        columns |= {f"{title}, stride 8": maps[:, [0]], f"{title}, stride 16": maps[:, [1]]}
+    _draw(columns, path, {"true outline": [torch.from_numpy(mask) / 255 for _, mask in pairs]})
 
 
 def _draw_transform(transform: Any, images: Tensor, maps: Tensor, path: Path) -> None:

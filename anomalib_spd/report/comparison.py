@@ -67,6 +67,18 @@ class GridResults:
         """The cells that did not fail."""
         return [result for result in self.cells.values() if result.done]
 
+    def backbones_of(self, detector: str) -> list[str]:
+        """Return the labels of the backbones that a detector is measured with: a grid may leave some out."""
+        table = self.runs if len(self.runs) else self.means
+        found = {cell.backbone for cell in self.missing if cell.detector == detector}
+        found |= set(table[table["detector"] == detector]["backbone"])
+        return [backbone for backbone in self.backbones if backbone in found]
+
+    def pairs_of(self, detector: str) -> list[Pair]:
+        """Return the pairs of backbones that a detector compares."""
+        found = self.backbones_of(detector)
+        return [pair for pair in self.pairs if {*pair} <= {*found}]
+
     def select(self, backbone: str, detector: str, category: str) -> list[Result]:
         """Return the measured cells of all seeds."""
         labels = backbone, detector, category

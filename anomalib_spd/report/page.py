@@ -186,7 +186,7 @@ def _detector_section(grid: GridResults, detector: str, images: bool) -> Detecto
         run_metadata.settings(grid, detector),
         tables.results_table(grid, detector),
         tables.differences_table(grid, detector),
-        _forest(grid, path, f"{detector}: differences by category", rows, grid.pairs, grid.intervals),
+        _forest(grid, path, f"{detector}: differences by category", rows, grid.pairs_of(detector), grid.intervals),
         comparisons(grid, detector),
         curves,
         heatmap_grids(grid, grid.pairs[0], detector, images=images) if grid.pairs else [],

@@ -13,7 +13,7 @@ as proposed), ``category`` (anomalib's name, or ``average`` over the data set), 
 from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -69,10 +69,8 @@ def lookup(
     Returns:
         Rows of ``published()`` in the papers' order, with ``source``: paper and table. ``method`` has the name of the arm.
     """
-    known = _by_name()
-    asked = {"dataset": dataset, "category": category, "detector": detector, "metric": metric, "protocol": protocol}
-    proposed = known["variant"] == ""
-    rows = known[(known[list(asked)] == asked).all(axis=1) & (proposed | known["method"].isin(named))]
+    rows = _groups().get((dataset, category, detector, metric, protocol), published().assign(source="").iloc[:0])
+    rows = rows[(rows["variant"] == "") | rows["method"].isin(named)]
     ratio = np.nan if coreset_sampling_ratio is None else coreset_sampling_ratio
     ratios = rows["coreset_sampling_ratio"]
     rows = rows[np.isclose(ratios, ratio, rtol=1e-6, atol=0) | ratios.isna()]
@@ -80,13 +78,14 @@ def lookup(
 
 
 @cache
-def _by_name() -> pd.DataFrame:
-    """Return every published figure, arms of ablations named in ``method``, with ``source``: paper and table."""
+def _groups() -> dict[Any, pd.DataFrame]:
+    """Return data set, category, detector, metric and protocol -> figures, arms of ablations named, with ``source``."""
     known = published()
-    return known.assign(
+    known = known.assign(
         method=known["method"] + known["variant"].map(lambda variant: f", {variant}" * bool(variant)),
         source=known["paper"] + " paper" + known["table"].map(lambda table: f", table {table}" * bool(table)),
     )
+    return dict(list(known.groupby(["dataset", "category", "detector", "metric", "protocol"])))
 
 
 def comparisons(grid: GridResults, detector: str) -> list[Comparison]:

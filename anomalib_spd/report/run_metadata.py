@@ -76,8 +76,8 @@ def costs_table(grid: GridResults) -> Table:
     for column, form in formats.items():
         table[column] = [None if pd.isna(value) else form.format(value) for value in table[column]]
     table.insert(0, "cells", of.size())
-    index = pd.MultiIndex.from_product([grid.detectors, grid.backbones], names=["detector", "backbone"])
-    table = table.reindex(index)
+    index = [(detector, backbone) for detector in grid.detectors for backbone in grid.backbones_of(detector)]
+    table = table.reindex(pd.MultiIndex.from_tuples(index, names=["detector", "backbone"]))
     table["cells"] = table["cells"].fillna(0).astype(int)
     table.columns = ["cells", "fit, s", "inference, s", "inference per image, ms", "peak memory, GiB"]
     return to_table(table.reset_index(), 2)

@@ -35,7 +35,7 @@ def results_table(grid: GridResults, detector: str) -> Table:
     """Return a detector's metrics by category and on the mean over categories, as mean and deviation over seeds."""
     of = grid.means[grid.means["detector"] == detector]
     of = of.assign(text=[format_mean(row.mean, row.sd) for row in of[["mean", "sd"]].itertuples(index=False, name="F")])
-    return _by_category(grid, of, "backbone", list(grid.backbones), LABELS)
+    return _by_category(grid, of, "backbone", grid.backbones_of(detector), LABELS)
 
 
 def differences_table(grid: GridResults, detector: str) -> Table:
@@ -48,7 +48,7 @@ def differences_table(grid: GridResults, detector: str) -> Table:
     bold = [f"**{text}**" if strong else text for text, strong in zip(texts, of["excludes_zero"], strict=True)]
     of = of.assign(**{"text": bold, "A minus B": [str(pair) for pair in map(" minus ".join, of[["a", "b"]].values)]})
     labels = {metric: LABELS[metric] for metric in BOOTSTRAPPED}
-    return _by_category(grid, of, "A minus B", [str(pair) for pair in grid.pairs], labels)
+    return _by_category(grid, of, "A minus B", [str(pair) for pair in grid.pairs_of(detector)], labels)
 
 
 def _by_category(

@@ -169,6 +169,10 @@ def test_tables_of_cutswap_from_their_recipe_to_the_report(home: Path, tmp_path:
         columns = [f"{ours} (here) | {theirs} (CutSwap paper, table {table})" for ours, theirs in PAIRS.items()]
         assert f"| {' | '.join(columns)} |" in report
     assert "| base (here) | STPM (CutSwap paper, table II) |" in report
+    # of a detector that is measured with one backbone, there are no rows of others
+    stpm = report.partition("## STPM\n")[2].partition("## How")[0]
+    assert "| bottle | base | 1 | " in stpm
+    assert "CutPaste" not in stpm.partition("beside the papers")[0]
 
 
 PAIRS = {"base": "ResNet-18", "CutPaste": "CutPaste", "CutSwap": "CutSwap"}

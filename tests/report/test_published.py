@@ -13,7 +13,6 @@ from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 from anomalib_spd.benchmark.results import Result, runs_table
 from anomalib_spd.cli.benchmark import grid_of, parse
 from anomalib_spd.config_files import recipe_names
-from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.comparison import GridResults, mean_table
 from anomalib_spd.report.published import AVERAGE, DATASETS, comparisons, lookup, published
 from anomalib_spd.report.tables import LABELS, NOTHING
@@ -123,19 +122,21 @@ def shown(recipe: str) -> Iterator[tuple[str, str, str, str, str]]:
     Title of the table, row, column, the column before it, and text.
     """
     grid = grid_of(parse(["--config", recipe]))
+    # of ablations the averages alone are printed
+    categories = list(grid.categories)[: 2 if "ablations" in recipe else None]
     results = []
-    for cell in grid.cells():
+    for cell in (each for each in grid.cells() if each.seed == 0 and each.category in categories):
         model = grid.model_config(cell)
         record = {
             "status": "done",
-            "metrics": {metric.name: 0.5 for metric in METRICS},
+            "metrics": dict.fromkeys(published()["metric"], 0.5),
             "config": {"model": model},
             "sizes": {"coreset_sampling_ratio": model["init_args"].get("coreset_sampling_ratio")},
             "published": grid.published(cell.backbone, cell.category),
         }
-        results += [Result(cell, record, Path())] if cell.seed == 0 else []
+        results.append(Result(cell, record, Path()))
     runs = runs_table(results)
-    labels = list(grid.backbones), list(grid.detectors), list(grid.categories)
+    labels = list(grid.backbones), list(grid.detectors), categories
     measured = GridResults(grid.title, *labels, [], runs, mean_table(runs), pd.DataFrame())
     for detector in grid.detectors:
         for title, table, _ in comparisons(measured, detector):
