@@ -1,6 +1,7 @@
 """The feature layers of a network: their names in timm, and a check of those that a user names."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from anomalib_spd.backbones.registry import available
@@ -27,6 +28,37 @@ def layers(backbone: str) -> list[str]:
         return list(registered[backbone].layers)
     network = find_network(backbone)
     return list(describe_layers(network.architecture, network.model_args)["layers"])
+
+
+def default_layers(backbone: str) -> list[str]:
+    """Return the layers of detectors that read three scales: those at strides 4, 8 and 16, as of a ResNet.
+
+    Args:
+        backbone: name in the registry or in timm.
+
+    Raises:
+        ValueError: where there is none of that name, or detectors could not read its maps.
+    """
+    network = find_network(backbone)
+    return [layer["module"] for layer in layers_at((4, 8, 16), network.architecture, network.model_args)]
+
+
+def check_doubling(backbone: str, layers: Sequence[str]) -> int:
+    """Check that each layer has half the stride of the next, and return the last stride.
+
+    Args:
+        backbone: name in timm, ours included.
+        layers: timm's names of feature layers, first to last.
+
+    Raises:
+        ValueError: where they do not.
+    """
+    if is_transformer(build_empty(backbone)):
+        raise ValueError(f"Layers of a transformer have one stride. {backbone} is one: give a CNN.")
+    strides = [each["reduction"] for each in _feature_info(backbone) if each["module"] in layers]
+    if any(2 * finer != coarser for finer, coarser in pairwise(strides)):
+        raise ValueError(f"Give layers of which each has half the stride of the next. {list(layers)} have {strides}.")
+    return int(strides[-1])
 
 
 def describe_layers(architecture: str, model_args: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Every CNN detector of the installed anomalib, by our backbone's name.
+"""Every detector of the installed anomalib, by our backbone's name.
 
-The tables below are the statement; the tests hold stock anomalib to it. ``WORKING`` are trained and tested end to end,
-``REFUSED`` are turned down by stock anomalib itself, ``TRANSFORMERS`` take the name of a vision transformer, where a
-CNN has no place. The completeness test looks for detectors that none of the tables knows.
+The tables below are the statement; the tests hold stock anomalib to it, and ``docs/detectors.md`` to them. ``WORKING`` are trained and
+tested end to end, ``TRANSFORMERS`` too, by the name of a vision transformer, and ``OURS`` are thin subclasses of ``REFUSED``, which stock
+anomalib turns down itself. ``OTHERS`` take no backbone by name.
 """
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +23,18 @@ from anomalib.data import Visa
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
 from lightning.pytorch import Callback, seed_everything
-from torchvision.models import list_models as list_torchvision_models  # type: ignore[import-untyped]
 
-import anomalib_spd  # noqa: F401
+from anomalib_spd import detectors
+from anomalib_spd.backbones import add, register
+from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
+from tests.conftest import REPOSITORY
 
 NAME = "efficientnet_lite0_spd"
+#: of a transformer: it has what the detectors look for in a name, "vit", "dino" and the size
+TRANSFORMER = "vit_small_dino_spd"
 CATEGORY = "candle"
 SIZE = 128
+PAGE = REPOSITORY / "docs" / "detectors.md"
 
 
 class Working(NamedTuple):
@@ -126,15 +132,37 @@ REFUSED: dict[str, Refused] = {
     ),
 }
 
-TRANSFORMERS: dict[str, str] = {
-    "AnomalyDINO": "patch tokens of a DINO encoder, by encoder_name",
-    "CFM": "RGB patch tokens of a DINO transformer, by rgb_backbone, beside a point cloud network",
-    "Dinomaly": "reconstructs the tokens of a DINO encoder, by encoder_name",
-    "FoundAD": "a fixed list of DINO encoders, by encoder_name",
-    "GeneralAD": "attention maps of a transformer whose name starts with vit or eva",
-    "InpFormer": "tokens of a DINO encoder, by encoder_name",
-    "Rad": "class and patch tokens of a transformer",
-    "SuperADD": "patch tokens of a DINO transformer",
+TRANSFORMERS: dict[str, Working] = {
+    "AnomalyDINO": Working({"encoder_name": TRANSFORMER}, size=112),
+    # the blocks are read by the size that the name has: 12 of "small"
+    "Dinomaly": Working({"encoder_name": TRANSFORMER}, size=112),
+    "GeneralAD": Working({"backbone": TRANSFORMER, "layers": [12], "hidden_dim": 64, "epochs": 1}, size=112),
+    "InpFormer": Working({"encoder_name": TRANSFORMER}, size=112),
+    "Rad": Working({"backbone": TRANSFORMER, "layers": [3, 6]}, size=112),
+    # it reads the backbone at one size of image, that of its weights
+    "SuperADD": Working({"backbone": TRANSFORMER, "layers": [3, 6], "patch_size": 224}, size=224),
+}
+
+OURS: dict[str, Working] = {
+    "Cfa": Working({"backbone": NAME, "layers": ["blocks.1", "blocks.2", "blocks.4"]}),
+    "Fastflow": Working({"backbone": NAME, "layers": ["blocks.2", "blocks.4"], "flow_steps": 2}),
+    "Uflow": Working({"backbone": NAME, "layers": ["blocks.2", "blocks.4"], "flow_steps": 1}),
+}
+
+#: detectors that take no backbone by its name in timm, and why
+OTHERS: dict[str, str] = {
+    "AiVad": "video: optical flow, poses and CLIP, all its own",
+    "AnomalyVFM": "a foundation model that was trained for it, without an argument for it",
+    "CFM": "a point cloud network beside a transformer of the DINO family",
+    "Csflow": "torchvision's EfficientNet-B5 and its 304 channels are written into it",
+    "Draem": "it trains networks of its own from scratch",
+    "Dsr": "it trains networks of its own, with weights to download",
+    "EfficientAd": "its teacher is a network of its own, with weights to download",
+    "FoundAD": "a fixed list of DINO encoders, by names of its own",
+    "Ganomaly": "it trains networks of its own from scratch",
+    "L2BT": "a DINO encoder of its own, without an argument for it",
+    "VlmAd": "it asks a language model",
+    "WinClip": "CLIP, of open_clip's names",
 }
 
 
@@ -203,18 +231,28 @@ def exported_detectors() -> dict[str, type[AnomalibModule]]:
     }
 
 
-def network_names(detector: type[AnomalibModule]) -> dict[str, Any]:
-    """Find the constructor's parameters that name a network, by the parameter's own name or by its default."""
-    known = {*timm.list_models(), *list_torchvision_models()}
-    found = {}
-    for name, parameter in inspect.signature(detector).parameters.items():
-        default = parameter.default
-        text = isinstance(default, str) or parameter.annotation in (str, "str", str | None, "str | None")
-        by_name = re.search("backbone|encoder|teacher|student|extractor|network", name) is not None
-        by_default = isinstance(default, str) and default.split(".")[0] in known
-        if text and (by_name or by_default):
-            found[name] = default
-    return found
+def train_and_test(detector: Any, visa_root: Path, folder: Path, metrics: tuple[str, ...], batch_size: int = 4) -> None:
+    recorder = PredictionRecorder()
+    engine = Engine(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        callbacks=[recorder],
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    datamodule = Visa(root=visa_root, category=CATEGORY, train_batch_size=batch_size, eval_batch_size=4, num_workers=0)
+
+    (results,) = engine.train(model=detector, datamodule=datamodule)
+
+    assert set(results) >= set(metrics)
+    assert np.isfinite(list(results.values())).all()
+    assert sum(len(scores) for scores in recorder.scores) == 4
+    assert all(torch.isfinite(values).all() for values in recorder.scores + recorder.maps)
+    assert bool(recorder.maps) == ("pixel_AUROC" in metrics)
+    assert all(torch.isfinite(parameter).all() for parameter in detector.parameters())
 
 
 @pytest.mark.parametrize("detector_name", sorted(WORKING))
@@ -232,27 +270,7 @@ def test_trains_and_tests_by_name(
         pre_processor=detector_class.configure_pre_processor(image_size=(size, size)),
         visualizer=False,
     )
-    recorder = PredictionRecorder()
-    engine = Engine(
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        callbacks=[recorder],
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    datamodule = Visa(root=visa_root, category=CATEGORY, train_batch_size=4, eval_batch_size=4, num_workers=0)
-
-    (results,) = engine.train(model=detector, datamodule=datamodule)
-
-    assert set(results) >= set(metrics)
-    assert np.isfinite(list(results.values())).all()
-    assert sum(len(scores) for scores in recorder.scores) == 4
-    assert all(torch.isfinite(values).all() for values in recorder.scores + recorder.maps)
-    assert bool(recorder.maps) == ("pixel_AUROC" in metrics)
-    assert all(torch.isfinite(parameter).all() for parameter in detector.parameters())
+    train_and_test(detector, visa_root, tmp_path, metrics)
 
     # Stfpm's student is a second extractor of our architecture: it starts without weights and is trained
     (frozen,) = [
@@ -284,19 +302,65 @@ def test_stock_anomalib_refuses(detector_name: str) -> None:
         getattr(anomalib.models, detector_name)(**kwargs)
 
 
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, torch.Tensor]]:
+    """The weights of a random vision transformer, which is in the registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALIB_SPD_HOME", str(tmp_path_factory.mktemp("registry")))
+        torch.manual_seed(0)
+        half = (0.5, 0.5, 0.5)
+        add(TRANSFORMER, timm.create_model("vit_small_patch16_224"), "vit_small_patch16_224", mean=half, std=half)
+        yield timm.create_model(TRANSFORMER, pretrained=True).state_dict()
+    register()
+
+
 @pytest.mark.parametrize("detector_name", sorted(TRANSFORMERS))
-def test_transformer_detector_asks_for_a_transformer(detector_name: str) -> None:
-    names = network_names(exported_detectors()[detector_name])
+def test_trains_and_tests_by_a_transformers_name(
+    detector_name: str, visa_root: Path, transformer: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    kwargs, metrics, _, size = TRANSFORMERS[detector_name]
+    seed_everything(0, verbose=False)
+    detector_class: Any = getattr(anomalib.models, detector_name)
+    detector = detector_class(**kwargs, pre_processor=BackbonePreProcessor(size), visualizer=False)
+    train_and_test(detector, visa_root, tmp_path, metrics, batch_size=1 if detector_name == "AnomalyDINO" else 4)
+    held = detector.state_dict()
+    stem = "patch_embed.proj.weight"
+    prefixes = [name.removesuffix(stem) for name in held if name.endswith(stem)]  # a module may have two names
+    assert prefixes
+    for prefix in prefixes:
+        for name in (stem, "blocks.0.attn.qkv.weight", "blocks.11.mlp.fc2.weight"):
+            assert torch.equal(held[f"{prefix}{name}"], transformer[name]), name
 
-    assert names
-    assert all("vit" in default for default in names.values())
+
+@pytest.mark.parametrize("detector_name", sorted(OURS))
+def test_trains_and_tests_where_stock_refuses(
+    detector_name: str, visa_root: Path, our_weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    kwargs, metrics, _, size = OURS[detector_name]
+    seed_everything(0, verbose=False)
+    detector = getattr(detectors, detector_name)(**kwargs, pre_processor=BackbonePreProcessor(size), visualizer=False)
+    train_and_test(detector, visa_root, tmp_path, metrics)
+    (extractor,) = [module for module in detector.modules() if isinstance(module, TimmFeatureExtractor)]
+    assert extractor.feature_extractor.feature_info.module_name() == kwargs["layers"]
+    for key, tensor in extractor.feature_extractor.state_dict().items():
+        assert torch.equal(tensor.cpu(), our_weights[key]), key
 
 
-def test_every_detector_that_takes_a_network_name_is_in_a_table() -> None:
-    detectors = exported_detectors()
-    tables = [set(WORKING), set(REFUSED), set(TRANSFORMERS)]
+def test_every_detector_is_in_a_table() -> None:
+    tables = [set(WORKING), set(REFUSED), set(TRANSFORMERS), set(OTHERS)]
 
     listed = set().union(*tables)
 
     assert len(listed) == sum(map(len, tables))
-    assert {name for name, detector in detectors.items() if network_names(detector)} == listed
+    assert set(exported_detectors()) == listed
+    assert OURS.keys() < REFUSED.keys()
+    assert len(WORKING) + len(TRANSFORMERS) + len(OURS) >= 18
+
+
+def test_the_page_has_the_tables() -> None:
+    rows = [line.strip("|").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
+    page = {row[0].strip(" `"): row[1].strip() for row in rows}
+    assert {name for name, answer in page.items() if answer == "yes"} == {*WORKING}
+    assert {name for name, answer in page.items() if answer == "yes, a transformer"} == {*TRANSFORMERS}
+    assert {name for name, answer in page.items() if answer == f"as `anomalib_spd.detectors.{name}`"} == {*OURS}
+    assert {name for name, answer in page.items() if answer == "no"} == {*OTHERS, *REFUSED} - {*OURS}
