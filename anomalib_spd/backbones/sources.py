@@ -171,11 +171,11 @@ def read_source(path: Path, *, network_is_given: bool = False, key: str | None =
             method=str(settings.get("_class_path", "")).rpartition(".")[-1],
             settings=plain_settings({key: value for key, value in settings.items() if not key.startswith("_")}),
         ),
-        license_id=_kept_license(backbone) if settings.get("pretrained", True) else None,
+        license_id=_inherited_license(backbone) if settings.get("pretrained", True) else None,
     )
 
 
-def _kept_license(base: str) -> str | None:
+def _inherited_license(base: str) -> str | None:
     """Return the licence of a training's base, unless that lets the user choose one for what is made of it."""
     if base in (registered := available()):
         license_id: str | None = registered[base].license

@@ -1,5 +1,6 @@
 """PatchCore that chooses its memory bank in seconds, not minutes, on a CPU, and predicts at nearly the speed of its backbone."""
 
+import inspect
 import logging
 from typing import Any
 
@@ -24,6 +25,9 @@ class FastPatchcore(Patchcore):
     For the same seed the memory bank is stock's; scores and maps are stock's but for rounding. Stock ``Patchcore`` loads its checkpoints. It is pickled, and so copied, as stock ``Patchcore``, since a model that anomalib
     exports by ``torch.save`` must not need this package.
     """
+
+    #: grids look there for the argument that names the backbone
+    __signature__ = inspect.signature(Patchcore)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
