@@ -29,6 +29,8 @@ RECIPES = {
         ("_imagenet", [f"pretrain/{method}_spd_imagenet.yaml"]),
     )
 }
+#: recipes' backbones: they go with every method
+BACKBONES = ["resnet18", "resnet50", "wide_resnet50_2", "vit_small_dinov2"]
 
 
 #: ends the second epoch after its first step
@@ -83,9 +85,37 @@ def test_every_recipe_runs(name: str, labelled_images: Path, tmp_path: Path) -> 
     assert main(["pretrain", *recipe(name), *small]) == 0
 
 
+def _is_slow(method: str, backbone: str) -> bool:
+    return backbone != "resnet18" and (method, backbone) != ("simsiam", "vit_small_dinov2")
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [
+        pytest.param(method, backbone, marks=[pytest.mark.slow] if _is_slow(method, backbone) else [])
+        for method in HEADS
+        for backbone in BACKBONES
+    ],
+)
+def test_every_recipe_runs_with_every_backbone(
+    method: str, backbone: str, labelled_images: Path, tmp_path: Path
+) -> None:
+    head = {name: value for name, value in HEADS[method].items() if name not in ("layers", "frozen")}
+    size = 28 if "vit" in backbone else 32  # of whole patches
+    arguments = {
+        "model.pretrained": "false",
+        **{f"model.{name}": value for name, value in ({"image_size": size} | head).items()},
+        **{f"data.{name}": value for name, value in data_of(method, labelled_images).items()},
+        **{"trainer.accelerator": "cpu", "trainer.fast_dev_run": "true", "trainer.default_root_dir": tmp_path},
+    }
+    configs = [f"--config=pretrain/{method}_spd", f"--config=pretrain/{backbone}"]
+    assert main(["pretrain", *configs, *(f"--{name}={value}" for name, value in arguments.items())]) == 0
+
+
 def test_every_shipped_file_is_a_recipe_and_every_method_has_one() -> None:
     shipped = {f"pretrain/{path.name}" for path in (SHIPPED / "pretrain").iterdir()}
     shipped.remove("pretrain/cross_image_spd_real.yaml")  # of images with masks: tests/local/test_real_defects.py
+    shipped -= {f"pretrain/{backbone}.yaml" for backbone in BACKBONES}
     assert shipped == {file for files in RECIPES.values() for file in files if file.startswith("pretrain/")}
     plain = {name.removesuffix("SPD").lower() for name in pretraining.__all__ if name != "SPDPretraining"}
     assert plain < HEADS.keys() == {name.partition("_spd")[0] for name in RECIPES}
