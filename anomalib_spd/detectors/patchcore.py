@@ -1,4 +1,4 @@
-"""PatchCore that chooses its memory bank in seconds, not minutes, on a CPU, and predicts at nearly the speed of its backbone."""
+"""PatchCore that chooses its memory bank in seconds, not minutes, on a CPU, and predicts sooner."""
 
 import inspect
 import logging
@@ -22,8 +22,9 @@ _ROWS = 512
 class FastPatchcore(Patchcore):
     """Stock PatchCore with our `KCenterGreedy` and `FastPatchcoreModel`: the same arguments, and the same results, sooner.
 
-    For the same seed the memory bank is stock's; scores and maps are stock's but for rounding. Stock ``Patchcore`` loads its checkpoints. It is pickled, and so copied, as stock ``Patchcore``, since a model that anomalib
-    exports by ``torch.save`` must not need this package.
+    For the same seed the memory bank is stock's; scores and maps are stock's but for rounding. Stock ``Patchcore`` loads its
+    checkpoints. It is pickled, and so copied, as stock ``Patchcore``, since a model that anomalib exports by ``torch.save`` must
+    not need this package.
     """
 
     #: grids look there for the argument that names the backbone
