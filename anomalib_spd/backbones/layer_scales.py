@@ -53,7 +53,8 @@ def rescale_layers(model: nn.Module, scales: Mapping[str, float | Tensor]) -> No
         if layer not in stages or not 0 < float(scale) < float("inf"):
             msg = f"Expected a stage, one of {', '.join(stages)}, and a positive factor, got {layer!r}: {scale}."
             raise ValueError(msg)
-    weights = _weights(model, list(scales))
+    with torch.autocast("cpu", enabled=False):  # of a training, in which the trial would be too coarse
+        weights = _weights(model, list(scales))
     for layer, scale in scales.items():
         _apply(model, weights[layer], scale)
 
@@ -71,8 +72,8 @@ def _weights(model: nn.Module, layers: list[str]) -> dict[str, _Weights]:
     Raises:
         ValueError: where multiplying and dividing them changes something else, or not the layer.
     """
-    trial: Any = copy.deepcopy(model).cpu().double().eval()
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    trial: Any = copy.deepcopy(model).cpu().float().eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     stages = [info["module"] for info in trial.feature_info]
     taken = sorted(map(stages.index, layers))
     weights = {}

@@ -76,3 +76,9 @@ def test_what_cannot_be_scaled_is_refused_and_nothing_changed(
         rescale_layers(network, {"blocks.1": 2.0, **scales} if "efficientnet" in name else scales)
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[key]), key
+
+
+def test_it_works_within_a_training_of_low_precision() -> None:
+    network = _network("test_resnet").float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rescale_layers(network, {"layer2": 3.0})
