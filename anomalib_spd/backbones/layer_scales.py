@@ -73,7 +73,8 @@ def _weights(model: nn.Module, layers: list[str]) -> dict[str, _Weights]:
         ValueError: where multiplying and dividing them changes something else, or not the layer.
     """
     trial: Any = copy.deepcopy(model).cpu().float().eval()
-    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    # whatever the training's precision is, to which Lightning sets the default
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     stages = [info["module"] for info in trial.feature_info]
     taken = sorted(map(stages.index, layers))
     weights = {}
