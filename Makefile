@@ -33,7 +33,7 @@ test: $(INSTALLED) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
 
 # what setup.cfg names is installed as old as it may be; what that needs is as new as can be
 $(LOWEST)/installed: setup.cfg pyproject.toml

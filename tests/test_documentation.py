@@ -55,6 +55,7 @@ STAND_INS = {
 WALKED = [REPOSITORY / "docs/start.md", REPOSITORY / "docs/howto/deploy.md"]
 
 
+@pytest.mark.slow
 @reloads_checkpoints
 def test_get_started_is_walked_from_top_to_bottom(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -76,6 +77,7 @@ def test_get_started_is_walked_from_top_to_bottom(
     assert re.fullmatch(r"score 0\.\d\d, defective: False\n", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in GUIDES if page not in WALKED and "```python" in page.read_text()], ids=name_of
 )
@@ -88,6 +90,7 @@ def test_python_runs(page: Path, registry: Path, tmp_path: Path, monkeypatch: py
         exec(compile(code, name_of(page), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 def test_the_yaml_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = blocks(REPOSITORY / "README.md", "yaml")

@@ -24,6 +24,8 @@ from anomalib_spd.version import __version__
 from tests.conftest import REPOSITORY, reloads_checkpoints
 
 Run = Callable[..., str]
+pytestmark = pytest.mark.slow
+
 CONFIGS = ("patchcore_spd.yaml", "padim_spd.yaml")
 SAMPLE = ("--data", "anomalib_spd.data.Sample")
 ON_CPU = ("--trainer.accelerator", "cpu")
@@ -139,8 +141,7 @@ def test_is_the_installed_one_that_runs(run: Run, home: Path) -> None:
     assert str(REPOSITORY) not in run("-c", "import anomalib_spd; print(anomalib_spd.__file__)")
 
 
-# one in `make test`, all of them in CI: each takes minutes
-@pytest.mark.parametrize("config", [CONFIGS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS[1:])])
+@pytest.mark.parametrize("config", CONFIGS)
 def test_stock_train_predict_and_export(run: Run, configs: Path, home: Path, config: str) -> None:
     results = home / "results" / config
     common = ("--config", str(configs / config), *ON_CPU, "--default_root_dir", str(results))
@@ -223,7 +224,6 @@ print(tuple(local.shape))
     assert "(1, 40, 8, 8)" in run("-c", code)
 
 
-@pytest.mark.slow
 def test_a_shipped_grid_and_its_report(run: Run, home: Path) -> None:
     # one category and seed of it
     smaller = ("--categories", "{brick: {init_args: {texture: brick}}}", "--seeds", "[0]", "--accelerator", "cpu")

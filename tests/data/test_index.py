@@ -94,6 +94,7 @@ def test_other_images_can_follow_without_a_class(tmp_path: Path) -> None:
     assert (both.labels.tolist(), both.classes) == ([0, 1, -1], ["x", "y"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flat", [False, True])
 def test_imagenets_number_of_names_takes_little_memory(tmp_path: Path, flat: bool) -> None:
     file = tmp_path / "list.txt"

@@ -62,11 +62,13 @@ def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
 
 
+@pytest.mark.slow
 @every_notebook
 def test_runs_from_a_clean_kernel(path: Path) -> None:
     assert any(_pictures(_execute_once(path)))
 
 
+@pytest.mark.slow
 @every_notebook
 def test_shows_a_folder_of_ones_own(path: Path, tmp_path: Path) -> None:
     if FOLDER not in path.read_text(encoding="utf-8"):

@@ -29,6 +29,7 @@ def callback(name: str, step: int) -> str:
     return f'--trainer.callbacks=[{{"class_path": "{name}", "init_args": {{"step": {step}}}}}]'
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_and_the_same_command_goes_on(
     labelled_images: Path, tmp_path: Path
 ) -> None:

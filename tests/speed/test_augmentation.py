@@ -3,11 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 SMALL = ("--batch", "2", "--size", "32", "--rounds", "1", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_every_transform_is_timed() -> None:
     command = [sys.executable, str(REPOSITORY / "speed" / "augmentation.py"), *SMALL]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
