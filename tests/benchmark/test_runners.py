@@ -171,9 +171,9 @@ def test_a_stopped_grid_says_how_to_go_on_and_leaves_nothing(root: Path, tmp_pat
     os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + sent
-    assert (
-        error.splitlines()[0] == f"stopped by {sent.name}: 2 cells are recorded in {results}; the same command goes on"
-    )
+    # others' warnings, such as timm's of a module that anomalib imports, may stand before it
+    said = [line for line in error.splitlines() if line.startswith("stopped by")]
+    assert said == [f"stopped by {sent.name}: 2 cells are recorded in {results}; the same command goes on"]
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(process.pid)
