@@ -20,6 +20,8 @@ from anomalib_spd import backbones
 
 #: module that every process imports
 PRELOADED = "anomalib_spd.benchmark.preloaded"
+#: bytes that a folder of sockets may have: macOS takes names of 103, and multiprocessing appends 32 (``/pymp-*/listener-*``)
+LONGEST_FOLDER = 103 - 32
 
 T = TypeVar("T")
 
@@ -38,12 +40,22 @@ class Processes(Runner):
 
     Args:
         workers: how many run at a time.
+
+    Raises:
+        OSError: the folder of temporary files has too long a name for the sockets by which processes talk.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         #: of the processes; those that are ended cannot remove their own
-        self._temporary = tempfile.TemporaryDirectory(prefix="anomalib_spd-", ignore_cleanup_errors=True)
+        self._temporary = tempfile.TemporaryDirectory(prefix="spd-", ignore_cleanup_errors=True)
+        excess = len(os.fsencode(self._temporary.name)) - LONGEST_FOLDER
+        if excess > 0:
+            self._temporary.cleanup()
+            raise OSError(
+                f"the folder of temporary files, {tempfile.gettempdir()!r}, has a name {excess} bytes too long for the sockets"
+                " in it; set TMPDIR to a folder with a shorter one, such as /tmp"
+            )
         self._started: set[BaseProcess] = set()
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import timm
 
+from anomalib_spd.backbones import register
 from anomalib_spd.benchmark import run as benchmark
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell, read
@@ -118,16 +120,18 @@ def _sum() -> str:
     return str(sum(each.double().sum().item() for each in weights))
 
 
-def test_a_process_has_the_registry_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_has_the_registry_of_its_start(tmp_path: Path) -> None:
     """The process is a copy of one that began earlier, with another environment."""
     for seed in range(2):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        monkeypatch.setenv("ANOMALIB_SPD_HOME", str(folder / "registry"))
-        add_to_registry("mine", seed, folder)
-        Processes(1).submit(_write_sum, folder / "sum.txt").result(timeout=120)
-        assert (folder / "sum.txt").read_text() == _sum()
-    assert (tmp_path / "0" / "sum.txt").read_text() != _sum()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANOMALIB_SPD_HOME", str(folder / "registry"))
+            add_to_registry("mine", seed, folder)
+            Processes(1).submit(_write_sum, folder / "sum.txt").result(timeout=120)
+            assert (folder / "sum.txt").read_text() == _sum()
+        register()
+    assert (tmp_path / "0" / "sum.txt").read_text() != (tmp_path / "1" / "sum.txt").read_text()
 
 
 def test_the_exit_status_is_1_where_cells_failed(root: Path, tmp_path: Path) -> None:
@@ -144,17 +148,42 @@ def test_the_exit_status_is_1_where_cells_failed(root: Path, tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Folder of temporary files; ``tmp_path`` is too long for the sockets of a grid."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(58, True), (90, False)])
+def test_a_folder_of_temporary_files_holds_sockets_or_is_refused(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, length: int, accepted: bool
+) -> None:
+    folder = short_folder / ("x" * (length - len(str(short_folder)) - 1))
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if accepted:
+        processes = Processes(1)
+        assert processes.submit(abs, -3).result(timeout=120) == 3
+        processes.shutdown()
+    else:
+        with pytest.raises(OSError, match=r"bytes too long.*set TMPDIR"):
+            Processes(1)
+    assert not list(folder.glob("spd-*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_grid_says_how_to_go_on_and_leaves_nothing(root: Path, tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_stopped_grid_says_how_to_go_on_and_leaves_nothing(
+    root: Path, tmp_path: Path, short_folder: Path, sent: signal.Signals
+) -> None:
     waiting = {
         "class_path": "tests.benchmark.crashing_detector.WaitingDetector",
         "init_args": {"layers": ["blocks.1"]},
     }
     detectors = {**config(root)["detectors"], "waiting": waiting}
     file = write_config(tmp_path / "grid.yaml", config(root, detectors=detectors, backbones={"a": "small_a"}))
-    results, temporary = tmp_path / "results", tmp_path / "tmp"
-    temporary.mkdir()
+    results, temporary = tmp_path / "results", short_folder
     process = subprocess.Popen(
         [*COMMAND, "--config", str(file), "--results", str(results), "--accelerator", "cpu", "--threads", "1"],
         start_new_session=True,
