@@ -191,7 +191,7 @@ def _draw_seen(path: Path) -> None:
     images = torch.stack([_to_tensor(image) for image, _ in pairs])
     normal = torch.stack([_to_tensor(normal_image(texture, "test", f"{kind}_{n:03d}")) for texture, kind, n in SEEN])
     columns = {"photograph": images, "true outline": images}
-    for title, name in {"before": "efficientnet_lite0_in1k", "after SPD": "efficientnet_lite0_spd.cosine"}.items():
+    for title, name in {"before": "efficientnet_lite0_in1k", "after SPD": "efficientnet_lite0_spd"}.items():
         encoder = timm.create_model(name, pretrained=True, num_classes=0)
         normalize = Normalize(encoder.pretrained_cfg["mean"], encoder.pretrained_cfg["std"])
         cam = LayerCAM(_Change(encoder, normalize(normal)), ["encoder.blocks.2", "encoder.blocks.4"])

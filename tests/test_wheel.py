@@ -94,7 +94,7 @@ def configs(run: Run) -> Path:
 
 def test_holds_weights_configs_and_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for tag in ("in1k", "control", "control.cosine", "spd", "spd.clean", "spd.cosine"):
+    for tag in ("in1k", "control", "spd", "spd.clean"):
         for file in ("config.json", "model.safetensors", "README.md"):
             assert f"anomalib_spd/backbones/weights/efficientnet_lite0_{tag}/{file}" in names
     assert all(f"anomalib_spd/configs/{config}" in names for config in CONFIGS)
