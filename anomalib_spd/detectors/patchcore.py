@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from anomalib.data import InferenceBatch
 from anomalib.models import Patchcore
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from anomalib_spd.detectors.folding import fold_batch_norm
 from anomalib_spd.detectors.k_center_greedy import KCenterGreedy
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class FastPatchcore(Patchcore):
 class FastPatchcoreModel(PatchcoreModel):
     """The network of stock PatchCore, faster at prediction; in training, under export and with a tiler it is stock's.
 
-    - The backbone works on channels-last images.
+    - The backbone works on channels-last images, and its batch norm is part of its convolutions: a copy, made at the first images.
     - One matrix product gives the distances to the memory bank, and the square root is taken of the nearest ones alone.
     - Enlarging the scores and blurring them is linear and separable: a small matrix on either side of them does both.
     """
@@ -68,8 +69,12 @@ class FastPatchcoreModel(PatchcoreModel):
         model.__dict__.update(stock.__dict__)
         return model
 
+    #: what the backbone's tensors were when it was copied, and the copy; no submodule, so that it is not in checkpoints
+    _folded: tuple[list[tuple[int, int]], nn.Module] | None = None
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return object.__new__, (PatchcoreModel,), self.__getstate__()
+        state = {name: value for name, value in self.__getstate__().items() if name != "_folded"}
+        return object.__new__, (PatchcoreModel,), state
 
     def forward(self, input_tensor: Tensor) -> Tensor | InferenceBatch:
         """Return what stock's returns: embeddings in training, otherwise scores and maps.
@@ -91,7 +96,7 @@ class FastPatchcoreModel(PatchcoreModel):
             return super().forward(input_tensor)
         with torch.no_grad():
             images = input_tensor.type(self.memory_bank.dtype).contiguous(memory_format=torch.channels_last)
-            features = self.feature_extractor(images)
+            features = self._backbone(images)(images)
         maps = self.generate_embedding({layer: self.feature_pooler(each) for layer, each in features.items()})
         batch, _, height, width = maps.shape
         embedding = self.reshape_embedding(maps)
@@ -102,6 +107,16 @@ class FastPatchcoreModel(PatchcoreModel):
         )
         anomaly_map = rows @ distances.view(batch, 1, height, width) @ columns.T
         return InferenceBatch(pred_score=scores, anomaly_map=anomaly_map)
+
+    def _backbone(self, images: Tensor) -> nn.Module:
+        """Return the folded backbone, which is made anew where a tensor of the backbone is another, or has changed."""
+        tensors = [*self.feature_extractor.parameters(), *self.feature_extractor.buffers()]
+        if any(tensor.is_inference() for tensor in tensors):  # changes of these are not counted
+            return self.feature_extractor
+        versions = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._folded is None or self._folded[0] != versions:
+            self._folded = versions, fold_batch_norm(self.feature_extractor, images)
+        return self._folded[1]
 
     def _nearest(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distance to the nearest point of the bank, and its number, ``(N,)`` each, of ``(N, D)``."""
