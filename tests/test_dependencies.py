@@ -45,7 +45,7 @@ def distributions() -> set[str]:
 def test_imports_are_declared(options: configparser.ConfigParser) -> None:
     declared = set(requirements(options["options"]["install_requires"]))
     optional = set().union(
-        *(requirements(options["options.extras_require"][e]) for e in ("ray", "webdataset", "twoclass"))
+        *(requirements(options["options.extras_require"][e]) for e in ("ray", "webdataset", "twoclass", "deploy"))
     )
     assert distributions() - optional == declared
 

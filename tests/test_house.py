@@ -25,6 +25,7 @@ FLOORS = (
     ("twoclass",),
     ("benchmark",),
     ("report",),
+    ("deploy",),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -58,8 +58,17 @@ class ScoreRecorder(Callback):
     ) -> None:
         """Record a batch with its predictions (a Lightning hook)."""
         del trainer, pl_module, outputs, batch_idx, dataloader_idx
-        scores = batch.pred_score.float().flatten().tolist()  # waits for a GPU
+        batch.pred_score.float().flatten().tolist()  # waits for a GPU
         self.seconds += time.perf_counter() - self._start
+        self.record(batch)
+
+    def record(self, batch: Any) -> None:
+        """Record a batch with its predictions, whoever made them.
+
+        Args:
+            batch: of anomalib, with ``pred_score``, and ``anomaly_map`` and ``gt_mask`` of one size if there are any.
+        """
+        scores = batch.pred_score.float().flatten().tolist()
         size = len(batch.image_path)
         self._paths += list(zip(batch.image_path, batch.mask_path or [""] * size, strict=True))
         self._labels += batch.gt_label.bool().tolist()

@@ -27,6 +27,7 @@ COMMANDS = {
     "twoclass": "train and test a classifier or a segmenter on normal and defective images",
     "backbones": "list, show, add, remove or export backbones",
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
+    "deploy": "export a trained detector, and measure the files beside it",
     "report": "make tables and pictures of a grid's results",
     "recipes": "list, show or copy the configuration files that ship",
 }

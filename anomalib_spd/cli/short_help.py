@@ -109,7 +109,30 @@ Recipes, and the images that they need:       anomalib-spd recipes list
 example: anomalib-spd benchmark --config benchmark/quick --dry-run
 """
 
+_DEPLOY = """\
+usage: anomalib-spd deploy --ckpt_path FILE --data CLASS --output FOLDER [OPTION ...]
+
+Export a trained detector by anomalib, and measure every file beside it on the test images: differences of scores and maps, labels that
+flip, metrics with intervals, images a second, memory. The figures are in FOLDER/deploy.json, a page about them in FOLDER/README.md.
+
+  --ckpt_path FILE                   weights/lightning/model.ckpt of a run of anomalib
+  --data CLASS                       anomalib's data module, such as anomalib.data.Folder or anomalib.data.MVTecAD
+  --data.root FOLDER                 of the data set
+  --data.category CATEGORY           of the data set
+  --output FOLDER                    to make
+  --formats FORMAT ...               of torch, onnx, openvino and openvino-int8; by default all
+  --model CLASS                      of the detector, where the run has no config.yaml, such as Patchcore
+
+openvino-int8 is calibrated on the normal training images. ONNX and OpenVINO need more: pip install 'anomalib_spd[deploy]'
+All options:                               anomalib-spd deploy --help all
+Arguments of a class of data:              anomalib-spd deploy --data.help CLASS
+
+example: anomalib-spd deploy --ckpt_path results/Patchcore/MVTecAD/bottle/latest/weights/lightning/model.ckpt \\
+             --data anomalib.data.MVTecAD --data.category bottle --output bottle_deployed
+"""
+
 SHORT_HELP = {
+    "deploy": _DEPLOY,
     "pretrain": _PRETRAIN + _MORE.format("pretrain"),
     "adapt": (_FINETUNE + _MORE.format("finetune"))
     .replace("finetune --config RECIPE", "adapt")

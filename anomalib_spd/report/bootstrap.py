@@ -63,10 +63,19 @@ def paired_bootstrap_ci(a: Sequence[Result], b: Sequence[Result], metric: str, r
         # the same generator for every category: seeds are drawn alike in all of them
         times = np.random.default_rng(1).multinomial(len(keys), np.full(len(keys), 1 / len(keys)), resamples)
         resampled.append((times.T * of_seeds).sum(axis=0) / len(keys))
+    return interval(float(np.mean(values)), np.mean(resampled, axis=0))
+
+
+def interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    """Return a difference with its 95 % interval.
+
+    Args:
+        value: the difference; the resamples count pixels in the bins of ``Scores``.
+        resampled: (R,) the difference over the resamples, of which one without a defective pixel has none.
+    """
     # adding 0 turns -0.0 into 0.0, so that a printed "-0.000" is always a negative number
-    # and a resample without a defective pixel has no value
-    low, high = np.nanpercentile(np.mean(resampled, axis=0), (2.5, 97.5)) + 0.0
-    return Interval(float(np.mean(values)) + 0.0, float(low), float(high), bool(low > 0 or high < 0))
+    low, high = np.nanpercentile(resampled, (2.5, 97.5)) + 0.0
+    return Interval(value + 0.0, float(low), float(high), bool(low > 0 or high < 0))
 
 
 def image_weights(image_label: NDArray[np.bool_], resamples: int) -> NDArray[np.float64]:

@@ -279,7 +279,11 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("command", SHORT_HELP)
+#: their helps are of Lightning's options too; for the one of deploy see tests/deploy/test_help.py
+LIGHTNING = [command for command in SHORT_HELP if command != "deploy"]
+
+
+@pytest.mark.parametrize("command", LIGHTNING)
 def test_every_option_of_a_short_help_is_the_parsers(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--config", SHOWN[command], "--help"])
@@ -318,7 +322,7 @@ assert not {{"torch", "pandas", "matplotlib"}} & {{*sys.modules}}
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", SHORT_HELP)
+@pytest.mark.parametrize("command", LIGHTNING)
 def test_all_options_are_in_the_whole_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help", "all"])

@@ -1,0 +1,170 @@
+"""Exports a detector by anomalib, in every format."""
+
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anomalib.deploy import ExportType
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from numpy.typing import NDArray
+
+from anomalib_spd.deploy.detector import backbone_names, prepare
+from anomalib_spd.deploy.int8 import quantize
+from anomalib_spd.files import one_line
+from anomalib_spd.spelling import did_you_mean
+
+#: format -> the packages that it needs
+FORMATS = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "openvino-int8": ("onnx", "onnxscript", "openvino", "nncf"),
+}
+SUFFIXES = {"torch": ".pt", "onnx": ".onnx", "openvino": ".xml", "openvino-int8": ".xml"}
+#: the first that resizes with anti-aliasing
+OPSET = 18
+#: OpenVINO reads the attribute of ONNX and does nothing with it; its own name for it is another mode
+_ANTIALIASED = {"linear_onnx": "bilinear_pillow", "cubic": "bicubic_pillow"}
+
+
+def check_formats(formats: Sequence[str], detector: AnomalibModule | None = None) -> None:
+    """Check that formats exist and that what they need is there.
+
+    Args:
+        formats: names, of :data:`FORMATS`.
+        detector: that is to be exported.
+
+    Raises:
+        ValueError: a name is unknown or twice, or the detector has no backbone to quantize.
+        ModuleNotFoundError: a package is missing.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"unknown format {name!r}{did_you_mean(name, FORMATS)}; there are: {', '.join(FORMATS)}")
+    if not formats or len({*formats}) < len(formats):
+        raise ValueError(f"give each format once, and at least one. Got: {', '.join(formats) or 'none'}")
+    missing = dict.fromkeys(each for name in formats for each in FORMATS[name] if find_spec(each) is None)
+    if missing:
+        raise ModuleNotFoundError(f"{', '.join(missing)} is missing: pip install 'anomalib_spd[deploy]'")
+    if detector is not None and "openvino-int8" in formats and not backbone_names(detector):
+        raise ValueError(
+            f"openvino-int8 quantizes the backbone, and {type(detector).__name__} reads none through anomalib's "
+            "TimmFeatureExtractor: leave out this format"
+        )
+
+
+class Exporter:
+    """Writes one detector in several formats into a folder, ``weights/FORMAT/`` each.
+
+    Args:
+        detector: that :func:`~anomalib_spd.deploy.detector.load` returned; it is changed.
+        folder: to write into.
+        scratch: folder for what the formats are made of.
+    """
+
+    def __init__(self, detector: AnomalibModule, folder: Path, scratch: Path) -> None:
+        self.detector, self.folder, self.scratch = detector, folder, scratch
+        self.engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=scratch)
+
+    def export(self, name: str, calibration: Sequence[NDArray[np.float32]] = ()) -> Path:
+        """Write the detector in a format.
+
+        Args:
+            name: of the format.
+            calibration: normal images ``(1, 3, H, W)`` in [0, 1], for ``openvino-int8``.
+
+        Returns:
+            The file; further files are beside it.
+
+        Raises:
+            ValueError: anomalib cannot export the detector.
+        """
+        path = self.folder / "weights" / name / f"model{SUFFIXES[name]}"
+        if name == "torch":
+            prepare(self.detector, pickled=True)
+            self._by_anomalib(ExportType.TORCH, self.folder)
+        elif name == "onnx":
+            shutil.copytree(self._onnx().parent, path.parent)
+        elif name == "openvino":
+            shutil.copytree(self._openvino().parent, path.parent)
+        else:
+            path.parent.mkdir(parents=True)
+            quantize(self._openvino(), path, backbone_names(self.detector), calibration)
+        return path
+
+    def _onnx(self) -> Path:
+        """Return the detector as ONNX: for images of any size, and for any number of them where the detector can."""
+        path = self.scratch / "weights/onnx/model.onnx"
+        if not path.is_file():
+            prepare(self.detector, pickled=False)
+            try:
+                self._by_anomalib(ExportType.ONNX, self.scratch)
+                is_any_number = _batch_size(path) is None
+            except ValueError:
+                is_any_number = False
+            if not is_any_number:
+                # what depends on the number of images, such as a loop over parts of the batch, is exported for one
+                self._by_anomalib(ExportType.ONNX, self.scratch, dynamic_axes={"input": {2: "height", 3: "width"}})
+        return path
+
+    def _openvino(self) -> Path:
+        """Return the ONNX file converted, as anomalib's ``to_openvino`` does, and mended: one file serves all formats."""
+        path = self.scratch / "weights/openvino/model.xml"
+        if not path.is_file():
+            import openvino
+
+            model = openvino.convert_model(self._onnx())
+            for node in model.get_ordered_ops():
+                if node.get_type_name() == "Interpolate" and node.get_attributes()["antialias"]:
+                    _resize_antialiased(node)
+            model.validate_nodes_and_infer_types()
+            openvino.save_model(model, path, compress_to_fp16=False)
+        return path
+
+    def _by_anomalib(self, export_type: ExportType, folder: Path, **onnx: Any) -> None:
+        options = {} if export_type == ExportType.TORCH else {"opset_version": OPSET, "verbose": False, **onnx}
+        try:
+            self.engine.export(self.detector, export_type, export_root=folder, onnx_kwargs=options)
+        except Exception as error:  # torch's exporter has many, and says last what was the first
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise ValueError(
+                f"anomalib cannot export {type(self.detector).__name__} as {export_type.value} ({type(cause).__name__}: "
+                f"{one_line(cause)[:200]}): leave out --formats that are made of it"
+            ) from error
+
+
+def _batch_size(path: Path) -> int | None:
+    """Return the number of images that an ONNX file takes at a time; None for any."""
+    import onnx
+
+    shape = onnx.load(str(path), load_external_data=False).graph.input[0].type.tensor_type.shape
+    return shape.dim[0].dim_value or None
+
+
+def _resize_antialiased(node: Any) -> None:
+    """Replace a resize by OpenVINO's form with anti-aliasing: that of ONNX it reads, and then does without.
+
+    Args:
+        node: an ``Interpolate`` of four dimensions to a constant size.
+    """
+    from openvino import opset11
+
+    attributes = node.get_attributes()
+    size = node.input_value(1).get_node().get_data()[-2:]
+    resized = opset11.interpolate(
+        node.input_value(0),
+        np.asarray(size, dtype=np.int64),
+        _ANTIALIASED[attributes["mode"]],
+        "sizes",
+        coordinate_transformation_mode=attributes["coordinate_transformation_mode"],
+        antialias=True,
+        cube_coeff=-0.5,
+        axes=np.array([2, 3], dtype=np.int64),
+    )
+    node.output(0).replace(resized.output(0))
