@@ -120,5 +120,5 @@ def _separated(blur: GaussianBlur2d) -> nn.Sequential:
     separated = nn.Sequential(pad, column, row).requires_grad_(False).eval()
     # what reads these of a blur finds them
     separated.register_buffer("kernel", blur.kernel)
-    separated.border_type = blur.border_type
+    vars(separated)["border_type"] = blur.border_type
     return separated
