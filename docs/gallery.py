@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ import matplotlib as mpl
 import numpy as np
 import timm
 import torch
-import torch.nn.functional as F
 import yaml
 from anomalib.data import ImageItem
 from anomalib.engine import Engine
 from kornia.augmentation import AugmentationSequential, Normalize
 from lightning.pytorch import seed_everything
-from matplotlib import pyplot as plt
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from anomalib_spd.augmentation import (
     RandomCrack,
@@ -48,7 +46,9 @@ from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.detectors.visualizer import CONTACT_GRID, PhotographVisualizer
 from anomalib_spd.report.page import PAGE
+from anomalib_spd.report.picture_table import write_picture_table
 from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, LayerCAM
+from anomalib_spd.saliency.difference import difference_maps
 
 HERO = Path(__file__).parent / "_static" / "hero.jpg"
 SEED = 3
@@ -90,7 +90,7 @@ def draw_gallery(folder: Path) -> None:
         for transform in TRANSFORMS:
             _draw_transform(transform, images, maps, made / f"{type(transform).__name__}.jpg")
         _draw_views(images, made / "views.jpg")
-        _draw(
+        write_picture_table(
             {"image": images} | {f"stride {2 ** (n + 1)}": maps[:, [n]] for n in range(maps.shape[1])},
             made / "saliency.jpg",
         )
@@ -117,7 +117,7 @@ def draw_hero(path: Path) -> None:
         "anomaly map": [_colored(item) for item in rows],
         "predicted mask": [item.pred_mask.squeeze()[None].float() for item in rows],
     }
-    _draw(columns, path, {"true outline": [item.gt_mask for item in rows]})
+    write_picture_table(columns, path, {"true outline": [item.gt_mask for item in rows]})
 
 
 def inspect(folder: Path, texture: str = "brick") -> list[ImageItem]:
@@ -171,20 +171,6 @@ def _saliency(images: Tensor) -> Tensor:
     return LayerCAM(classifier, EFFICIENTNET_LITE0_STRIDES)(normalize(images))
 
 
-class _Change(nn.Module):
-    """Scores how far images are from others, by the encoder's pooled features: one minus the cosine, what SPD is trained on."""
-
-    def __init__(self, encoder: nn.Module, others: Tensor) -> None:
-        super().__init__()
-        self.encoder = encoder.eval()
-        with torch.no_grad():
-            self.others = encoder(others)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return scores ``(B, 1)`` of images ``(B, 3, H, W)``."""
-        return 1 - F.cosine_similarity(self.encoder(images), self.others)[:, None]
-
-
 def _draw_seen(path: Path) -> None:
     """Draw where a backbone sees that an image is not the one without the defect, before SPD and after."""
     pairs = [defective_image(*each) for each in SEEN]
@@ -194,10 +180,11 @@ def _draw_seen(path: Path) -> None:
     for title, name in {"before": "efficientnet_lite0_in1k", "after SPD": "efficientnet_lite0_spd"}.items():
         encoder = timm.create_model(name, pretrained=True, num_classes=0)
         normalize = Normalize(encoder.pretrained_cfg["mean"], encoder.pretrained_cfg["std"])
-        cam = LayerCAM(_Change(encoder, normalize(normal)), ["encoder.blocks.2", "encoder.blocks.4"])
-        maps = cam(normalize(images))
+        with torch.no_grad():
+            references = encoder.eval()(normalize(normal))
+        maps = difference_maps(encoder, normalize(images), references, ["blocks.2", "blocks.4"])
         columns |= {f"{title}, stride 8": maps[:, [0]], f"{title}, stride 16": maps[:, [1]]}
-    _draw(columns, path, {"true outline": [torch.from_numpy(mask) / 255 for _, mask in pairs]})
+    write_picture_table(columns, path, {"true outline": [torch.from_numpy(mask) / 255 for _, mask in pairs]})
 
 
 def _draw_transform(transform: Any, images: Tensor, maps: Tensor, path: Path) -> None:
@@ -209,13 +196,13 @@ def _draw_transform(transform: Any, images: Tensor, maps: Tensor, path: Path) ->
     augment = AugmentationSequential(transform, data_keys=["input", *["mask"] * len(masks)])
     changed, *_, mask = augment(images, *masks)
     columns = {"before": images, "after": changed, "mask": mask}
-    _draw(columns | {"near: before": _near(images, mask), "near: after": _near(changed, mask)}, path)
+    write_picture_table(columns | {"near: before": _near(images, mask), "near: after": _near(changed, mask)}, path)
 
 
 def _draw_views(images: Tensor, path: Path) -> None:
     torch.manual_seed(SEED)
     size = images.shape[-1]
-    _draw({"image": images} | {name: view(size)(images) for name, view in VIEWS.items()}, path)
+    write_picture_table({"image": images} | {name: view(size)(images) for name, view in VIEWS.items()}, path)
 
 
 def _near(images: Tensor, masks: Tensor) -> list[Tensor]:
@@ -227,25 +214,6 @@ def _near(images: Tensor, masks: Tensor) -> list[Tensor]:
         top, left = (middle - NEAR / 2).clamp(0, image.shape[-1] - NEAR).int().tolist()
         cut.append(image[:, top : top + NEAR, left : left + NEAR])
     return cut
-
-
-def _draw(
-    columns: Mapping[str, Sequence[Tensor] | Tensor], path: Path, outlines: Mapping[str, Sequence[Tensor]] | None = None
-) -> None:
-    """Write images ``(C, H, W)`` in ``[0, 1]`` as a table with a title for each column, as JPEG."""
-    rows = len(next(iter(columns.values())))
-    size = (2.0 * len(columns), 2.0 * rows + 0.25)
-    figure, axes = plt.subplots(rows, len(columns), figsize=size, squeeze=False)
-    figure.subplots_adjust(0.002, 0.004, 0.998, 1 - 0.25 / size[1], wspace=0.02, hspace=0.02)
-    for number, (title, images) in enumerate(columns.items()):
-        axes[0, number].set_title(title, fontsize=10, pad=3)
-        for row, (axis, image) in enumerate(zip(axes[:, number], images, strict=True)):
-            axis.imshow(image.movedim(0, -1), cmap="gray", vmin=0, vmax=1)
-            axis.set_axis_off()
-            if outlines and title in outlines:
-                axis.contour(outlines[title][row].squeeze(), levels=[0.5], colors="cyan", linewidths=1.5)
-    figure.savefig(path, dpi=120, pil_kwargs={"quality": 85})
-    plt.close(figure)
 
 
 def _colored(item: ImageItem) -> Tensor:

@@ -29,10 +29,11 @@ COMMANDS = {
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
     "deploy": "export a trained detector, and measure the files beside it",
     "report": "make tables and pictures of a grid's results",
+    "saliency": "draw where backbones see that images are not like good ones",
     "recipes": "list, show or copy the configuration files that ship",
 }
 #: commands whose options are in a module of their own, ``anomalib_spd.cli.COMMAND_options``, which imports little
-OPTIONS = ("backbones", "report")
+OPTIONS = ("backbones", "report", "saliency")
 #: what a user can mend: one line, no traceback
 ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 
