@@ -61,14 +61,14 @@ def write_saliency(
     of_backbone = {name: list(read_layers) or layers(name) for name in backbones}
     for name, each in of_backbone.items():
         check_layers(name, each)
-    shown = _read(files, image_size)
+    pictures = _read(files, image_size)
     encoders = {name: load(name, num_classes=0).eval() for name in backbones}
     means = _mean_features(encoders, references, image_size)
-    columns: dict[str, Tensor] = {"image": shown}
+    columns: dict[str, Tensor] = {"image": pictures}
     for name, encoder in encoders.items():
         # one at a time: the gradients of a large network take memory
         maps = torch.cat(
-            [difference_maps(encoder, _NORMALIZE(image[None]), means[name], of_backbone[name]) for image in shown]
+            [difference_maps(encoder, _NORMALIZE(image[None]), means[name], of_backbone[name]) for image in pictures]
         )
         columns |= {f"{name}\n{layer}": maps[:, [number]] for number, layer in enumerate(of_backbone[name])}
     write_picture_table(columns, output)
