@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_spd import adapt, backbones
+from anomalib_spd.backbones.saliency import saliency_cache
 from anomalib_spd.cli.main import main
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.finetuning import PatchClassification
@@ -23,7 +24,6 @@ from anomalib_spd.local import CrossImageSPD, DenseSPD
 from anomalib_spd.pretraining import MoCoSPD, SimCLRSPD, SimSiamSPD, SupervisedSPD
 from anomalib_spd.saliency import LayerCAM
 from anomalib_spd.training.module import TrainingModule
-from anomalib_spd.training.saliency import saliency_cache
 
 #: of images, pixels: of whole patches of 14 and of 16, and not what transformers were made for
 SIZE = 112

@@ -1,10 +1,11 @@
 """The base class of the transforms of patches."""
 
+import inspect
 from typing import Any
 
 from kornia.augmentation import IntensityAugmentationBase2D
 from kornia.augmentation.random_generator import RandomGeneratorBase
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class PatchAugmentation(IntensityAugmentationBase2D):
@@ -35,3 +36,8 @@ class PatchAugmentation(IntensityAugmentationBase2D):
 def params_like(images: Tensor, params: dict[str, Any]) -> dict[str, Tensor]:
     """Return the tensors among ``params`` on the images' device; containers add arguments of their own."""
     return {key: value.to(images.device) for key, value in params.items() if isinstance(value, Tensor)}
+
+
+def takes_saliency(transform: nn.Module) -> bool:
+    """Return whether a transform can be guided: whether its ``forward`` has an argument ``saliency``."""
+    return "saliency" in inspect.signature(transform.forward).parameters

@@ -25,6 +25,7 @@ COMMANDS = {
     "adapt": "adapt a backbone to the normal images of your parts: finetune with the recipe finetune/adapt",
     "finetune": "train a backbone on normal images by any of the recipes",
     "twoclass": "train and test a classifier or a segmenter on normal and defective images",
+    "defects": "draw defects on good images, as thresholds are chosen on, and look at them",
     "backbones": "list, show, add, remove or export backbones",
     "benchmark": "measure a grid of backbones, detectors, categories and seeds",
     "deploy": "export a trained detector, and measure the files beside it",
@@ -33,7 +34,7 @@ COMMANDS = {
     "recipes": "list, show or copy the configuration files that ship",
 }
 #: commands whose options are in a module of their own, ``anomalib_spd.cli.COMMAND_options``, which imports little
-OPTIONS = ("backbones", "report", "saliency")
+OPTIONS = ("backbones", "defects", "report", "saliency")
 #: what a user can mend: one line, no traceback
 ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 

@@ -7,6 +7,7 @@ from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.normal_images import NormalImages
 from anomalib_spd.data.sample import Sample
 from anomalib_spd.data.shards import ImageShards
+from anomalib_spd.data.synthetic_validation import SyntheticValidation
 
 __all__ = [
     "CategoryFolder",
@@ -18,4 +19,5 @@ __all__ = [
     "NormalImages",
     "Sample",
     "SyntheticParts",
+    "SyntheticValidation",
 ]

@@ -52,7 +52,7 @@ def draw_faint_defects(images: Tensor, number: int, seed: int) -> tuple[Tensor, 
 
 def _with_defect(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Return an image ``(H, W, 3)`` in ``[0, 1]`` with a defect on the part."""
-    part, unit = _part(image), min(image.shape[:2]) / SIZE
+    part, unit = foreground(image), min(image.shape[:2]) / SIZE
     for number in range(TRIES):
         if number == TRIES // 2:
             part = np.ones_like(part)  # what was taken for the part is too thin
@@ -131,7 +131,7 @@ def _scratch(image: Pixels, rng: np.random.Generator) -> Pixels:
     return ndimage.maximum_filter(mask, max(1, round(2 * unit)))
 
 
-def _part(image: Pixels) -> Pixels:
+def foreground(image: Pixels) -> Pixels:
     """Return where the part is, ``(H, W)``, 0 or 1: what differs from an even edge; else everywhere."""
     gray, everywhere = image.mean(2), np.ones(image.shape[:2])
     edge = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])

@@ -89,7 +89,7 @@ class NormalImages(ImageBatches):
         Raises:
             ValueError: if a module has none, or if one is or may become an image of its test or validation set.
         """
-        images = [path for wrapped in self.datamodules for path in _normal_images(wrapped)]
+        images = [path for wrapped in self.datamodules for path in normal_images(wrapped)]
         names = ", ".join(dict.fromkeys(str(wrapped.name) for wrapped in self.datamodules))
         name = f"The normal training set of {names}"
         if self.holdout:
@@ -146,7 +146,15 @@ class NormalImages(ImageBatches):
         return digest("\n".join([self.title, *files]))
 
 
-def _normal_images(wrapped: AnomalibDataModule) -> list[str]:
+def normal_images(wrapped: AnomalibDataModule) -> list[str]:
+    """Set a data module up, and return the paths of its normal training images.
+
+    Args:
+        wrapped: the data module.
+
+    Raises:
+        ValueError: if it has none, or if one is or may become an image of its test or validation set.
+    """
     # a copy before anomalib splits: it drops normal test images if `test_split_mode` is none, but test images they are
     before = copy.copy(wrapped)
     try:

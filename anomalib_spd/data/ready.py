@@ -184,7 +184,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def fingerprint(data: AnomalibDataModule) -> str:
-    """Return a SHA-256 of the training, validation and test images: split, label, name, and content with that of the mask.
+    """Return a SHA-256 of the training, validation and test images: split, label, name, content with that of the mask, and what is drawn.
 
     A split file counts by the splits that it makes. The folder of the data set and the order of its images do not matter.
 
@@ -203,16 +203,15 @@ def fingerprint(data: AnomalibDataModule) -> str:
         name = image.relative_to(drawn if drawn and image.is_relative_to(drawn) else root or "")
         return " ".join([split, str(label), *(digests[path] for path in files), name.as_posix()])
 
-    return digest("\n".join(sorted(line(*row) for row in rows)))
+    # what is drawn on images when they are read is in no file
+    recipes = [part.recipe for part in _parts(data).values() if hasattr(part, "recipe")]
+    return digest("\n".join([*sorted(line(*row) for row in rows), *recipes]))
 
 
 def _rows(data: AnomalibDataModule) -> list[tuple[str, int, Path, list[Path], Path | None]]:
     """Return split, label, image, files (of image, mask, depth) and, of synthetic images, folder of all samples."""
     rows = []
-    for split in ("train", "val", "test"):
-        part: Any = getattr(data, f"{split}_data", None)
-        if part is None:
-            continue
+    for split, part in _parts(data).items():
         # synthetic anomalies are in a folder whose name is drawn
         drawn = part.root if isinstance(part, SyntheticAnomalyDataset) else None
         columns = [name for name in part.samples if name.endswith("_path")]  # of image, mask, depth
@@ -220,3 +219,8 @@ def _rows(data: AnomalibDataModule) -> list[tuple[str, int, Path, list[Path], Pa
             files = [Path(path) for path in paths if isinstance(path, str) and path]
             rows.append((split, int(label), Path(image), files, drawn))
     return rows
+
+
+def _parts(data: AnomalibDataModule) -> dict[str, Any]:
+    """Return the data sets by their splits."""
+    return {split: getattr(data, f"{split}_data") for split in ("train", "val", "test") if hasattr(data, f"{split}_data")}

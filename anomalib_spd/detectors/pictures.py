@@ -74,7 +74,7 @@ def draw(inspection: Inspection, threshold: float = 0.5) -> Image.Image:
         # a pixel of the panel is defective where any pixel of the photograph is: thin defects do not vanish
         truth = Image.fromarray(inspection.truth.astype(np.float32)).resize(size, Image.Resampling.BOX)
         for panel in panels:
-            _outline(panel, np.asarray(truth) > 0, TRUTH, width=2, halo=1)
+            draw_outline(panel, np.asarray(truth) > 0, TRUTH, width=2, halo=1)
 
     picture = Image.new("RGB", (2 * PANEL + 3 * GAP, HEADER + size[1] + GAP), PAPER)
     for column, panel in enumerate(panels):
@@ -113,9 +113,9 @@ def contact_grid(
     grid_size = (width, top + sum(heights))
     picture = Image.new("RGB", grid_size, PAPER)
     pen = ImageDraw.Draw(picture)
-    pen.text((2 * GAP, 14), _fitted(title, _font(22, bold=True), width - 4 * GAP), INK, _font(22, bold=True))
+    pen.text((2 * GAP, 14), fit_text(title, font_of(22, bold=True), width - 4 * GAP), INK, font_of(22, bold=True))
     for number, line in enumerate(lines):
-        pen.text((2 * GAP, 48 + 22 * number), _fitted(line, _font(15), width - 4 * GAP), INK, _font(15))
+        pen.text((2 * GAP, 48 + 22 * number), fit_text(line, font_of(15), width - 4 * GAP), INK, font_of(15))
     _draw_legend(picture, legend_top, threshold, border)
     for row, height in zip(rows, heights, strict=True):
         pen.line((2 * GAP, top - GAP // 2, width - 2 * GAP, top - GAP // 2), HATCH[1])
@@ -131,7 +131,7 @@ def _map_panel(
     panel = _hatched(size)
     if scores is None:
         text = "no anomaly map"
-        ImageDraw.Draw(panel).text((size[0] / 2, size[1] / 2), text, INK, _font(14), anchor="mm", stroke_fill=PAPER)
+        ImageDraw.Draw(panel).text((size[0] / 2, size[1] / 2), text, INK, font_of(14), anchor="mm", stroke_fill=PAPER)
         return panel
     map_size = (box[2] - box[0], box[3] - box[1])
     resized = Image.fromarray(np.asarray(scores, dtype=np.float32)).resize(map_size, Image.Resampling.BILINEAR)
@@ -139,13 +139,21 @@ def _map_panel(
     colors = Image.fromarray(_colored(values))
     # a contour inside what is above the threshold
     above = values > threshold
-    _outline(colors, ~above, PAPER, width=1)
+    draw_outline(colors, ~above, PAPER, width=1)
     panel.paste(colors, box[:2])
     return panel
 
 
-def _outline(image: Image.Image, mask: NDArray[np.bool_], color: str, width: int, halo: int = 0) -> None:
-    """Draw a line around a mask, on the pixels that are not in it, and a dark one around the line."""
+def draw_outline(image: Image.Image, mask: NDArray[np.bool_], color: str, width: int, halo: int = 0) -> None:
+    """Draw a line around a mask, on the pixels that are not in it, and a dark one around the line.
+
+    Args:
+        image: RGB, changed in place.
+        mask: of its height and width.
+        color: of the line.
+        width: of the line, pixels.
+        halo: width of the dark line, pixels.
+    """
     filled = Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0)))
     for reach, drawn in ((width + halo, INK), (width, color)):
         around = np.asarray(filled.filter(ImageFilter.MaxFilter(2 * reach + 1))) > 0
@@ -157,18 +165,18 @@ def _write_header(picture: Image.Image, inspection: Inspection) -> None:
     verdict, truth = inspection.defective, inspection.truly_defective
     parts = [] if inspection.score is None else [f"{inspection.score:.2f}"]
     parts += [] if verdict is None else ["defective" if verdict else "good"]
-    pen.text((GAP, 4), "  ".join(parts), INK, _font(17, bold=True))
+    pen.text((GAP, 4), "  ".join(parts), INK, font_of(17, bold=True))
     if verdict is not None and truth is not None:
         judged = "✓ right" if verdict == truth else "✗ false alarm" if verdict else "✗ missed"
         color = RIGHT if verdict == truth else WRONG
-        pen.text((picture.width - GAP, 4), judged, color, _font(17, bold=True), anchor="ra")
+        pen.text((picture.width - GAP, 4), judged, color, font_of(17, bold=True), anchor="ra")
         pen.line((2, 4, 2, picture.height - GAP), color, width=4)
-    name = _fitted(inspection.name, _font(13), picture.width - 2 * GAP)
-    pen.text((GAP, 27), name, FAINT, _font(13))
+    name = fit_text(inspection.name, font_of(13), picture.width - 2 * GAP)
+    pen.text((GAP, 27), name, FAINT, font_of(13))
 
 
 def _draw_legend(picture: Image.Image, top: int, threshold: float, border: bool) -> None:
-    pen, font = ImageDraw.Draw(picture), _font(13)
+    pen, font = ImageDraw.Draw(picture), font_of(13)
     left, length, height = 2 * GAP, 300, 16
     picture.paste(
         Image.fromarray(_colored(np.tile(np.linspace(0, 1, length, dtype=np.float32), (height, 1)))), (left, top + 20)
@@ -205,8 +213,14 @@ def _colored(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return colors
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return a text that fits, without its beginning where it is too long: the end of a path names the image."""
+def fit_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return a text that fits, without its beginning where it is too long: the end of a path names the image.
+
+    Args:
+        text: one line.
+        font: of the text.
+        width: that there is, pixels.
+    """
     fitted = text
     while text and font.getlength(fitted) > width:
         text = text[1:]
@@ -214,7 +228,13 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return fitted
 
 
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font_of(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return a font, the same on all machines.
+
+    Args:
+        size: pixels.
+        bold: whether bold.
+    """
     # matplotlib brings it along, so that all machines draw the same
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     # as text: Pillow 10.1 takes no path

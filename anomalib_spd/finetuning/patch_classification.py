@@ -17,13 +17,13 @@ from anomalib_spd.augmentation import (
     RandomCutSwapScar,
 )
 from anomalib_spd.augmentation.anchors import ClusterChoice
+from anomalib_spd.augmentation.base import takes_saliency
 from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.loading import load
+from anomalib_spd.backbones.saliency import draw_saliency_maps, saliency_maps
+from anomalib_spd.backbones.saliency import saliency_cache as cache_of
 from anomalib_spd.training.heads import mlp, pooled_width
 from anomalib_spd.training.module import TrainingModule
-from anomalib_spd.training.perturbation import takes_saliency
-from anomalib_spd.training.saliency import draw_saliency_maps, saliency_maps
-from anomalib_spd.training.saliency import saliency_cache as cache_of
 from anomalib_spd.training.schedules import cosine
 
 Operation = Literal["swap", "paste"]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anomalib_spd.backbones.saliency import draw_saliency_maps
+from anomalib_spd.backbones.saliency import saliency_cache as cache_of
 from anomalib_spd.local.base import LocalSPD, LocalTerms
 from anomalib_spd.local.cross_image import CrossImageSPD
 from anomalib_spd.local.memory import check_memory, compare_with_memory
-from anomalib_spd.training.saliency import draw_saliency_maps
-from anomalib_spd.training.saliency import saliency_cache as cache_of
 
 
 class CategoryAdaptation(LocalSPD):

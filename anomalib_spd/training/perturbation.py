@@ -1,15 +1,11 @@
 """Local perturbations of images, by any transforms."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-
-def takes_saliency(transform: nn.Module) -> bool:
-    """Return whether a transform can be guided: whether its ``forward`` has an argument ``saliency``."""
-    return "saliency" in inspect.signature(transform.forward).parameters
+from anomalib_spd.augmentation.base import takes_saliency
 
 
 class Perturbation(nn.Module):
