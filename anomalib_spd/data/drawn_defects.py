@@ -111,11 +111,13 @@ class DefectMixture:
         guided = saliency not in (None, FOREGROUND)
         self.defects = default_defects(guided) if defects is None else list(defects)
         if not self.defects:
-            raise ValueError("`defects` is one transform or more, objects or in YAML class_path and init_args. Got none.")
+            raise ValueError(
+                "`defects` is one transform or more, objects or in YAML class_path and init_args. Got none."
+            )
         given = [1.0] * len(self.defects) if weights is None else list(weights)
         if len(given) != len(self.defects) or not all(0 < each < float("inf") for each in given):
             raise ValueError(f"`weights` is a positive number for each of {len(self.defects)} defects. Got {given}.")
-        self.weights, self.saliency, self.seed = torch.tensor(given), saliency, seed
+        self.weights, self.saliency, self.seed = torch.tensor(given, dtype=torch.float64), saliency, seed
         for each in self.defects:
             _check(each)
         self._maps = saliency_cache(str(saliency)) if guided else None

@@ -223,4 +223,6 @@ def _rows(data: AnomalibDataModule) -> list[tuple[str, int, Path, list[Path], Pa
 
 def _parts(data: AnomalibDataModule) -> dict[str, Any]:
     """Return the data sets by their splits."""
-    return {split: getattr(data, f"{split}_data") for split in ("train", "val", "test") if hasattr(data, f"{split}_data")}
+    return {
+        split: getattr(data, f"{split}_data") for split in ("train", "val", "test") if hasattr(data, f"{split}_data")
+    }

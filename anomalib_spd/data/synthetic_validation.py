@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
@@ -59,7 +60,7 @@ class DrawnDefects(AnomalibDataset):
             index: of an image with a defect.
         """
         path = Path(self.samples.iloc[index].image_path)
-        drawn = self.mixture(read_image(path, as_tensor=True).as_subclass(Tensor), path.name)
+        drawn = self.mixture(torch.as_tensor(read_image(path, as_tensor=True)).as_subclass(Tensor), path.name)
         self._rejected[index] = drawn.rejected
         return drawn
 
@@ -84,8 +85,9 @@ class DrawnDefects(AnomalibDataset):
     def without_defects(self) -> "DrawnDefects":
         """Return the images that have a defect here, as they were before: none of these has chosen a threshold as a good image."""
         defective = self.samples.label_index == LabelName.ABNORMAL
-        part: DrawnDefects = self.subsample(defective.to_numpy().nonzero()[0].tolist())
+        part: Any = self.subsample(defective.to_numpy().nonzero()[0].tolist())
         part.samples["label_index"] = int(LabelName.NORMAL)
+        assert isinstance(part, DrawnDefects)
         return part
 
 

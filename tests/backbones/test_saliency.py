@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from timm.models import VGG, vgg
 
 from anomalib_spd.backbones import add
+from anomalib_spd.backbones import saliency as classifiers
 from anomalib_spd.backbones.saliency import draw_saliency_maps, saliency_cache, saliency_maps
 from anomalib_spd.saliency import LayerCAM, SaliencyCache
 from anomalib_spd.saliency.layer_cam import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS
-from anomalib_spd.backbones import saliency as classifiers
 from tests.benchmark.grids import add_to_registry
 
 STAGES = tuple(f"blocks.{stage}" for stage in range(5))
