@@ -85,6 +85,8 @@ def _images(content: dict[str, Any]) -> str:
     inner = data.get("init_args", {}).get("datamodule", {})
     if "Sample" in (class_path, str(inner.get("class_path", "")).rpartition(".")[2]):
         return "none: the sample"
+    if "class_path" in inner:
+        return f"{inner['class_path'].rpartition('.')[2]}, by --data.datamodule.init_args.root"
     if class_path == "SyntheticParts":  # makes its own, beside which it replays others
         return "yours, by --data.replay_images"
     return f"{class_path}, by --data.root"

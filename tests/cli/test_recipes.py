@@ -19,7 +19,7 @@ def test_the_list_has_every_file_with_its_command(capsys: pytest.CaptureFixture[
     commands = dict(row.split()[:2] for row in rows)
     assert commands["patchcore_spd"] == "train"
     assert commands["finetune/adapt"] == "adapt"
-    assert set(commands.values()) == {"train", "finetune", "pretrain", "adapt", "benchmark", "twoclass"}
+    assert set(commands.values()) == {"train", "fit", "finetune", "pretrain", "adapt", "benchmark", "twoclass"}
     assert any("none: the sample" in row for row in rows if row.startswith("benchmark/quick "))
 
 
