@@ -98,10 +98,14 @@ def _run(command: str, args: list[str]) -> int:
 
 
 def _with_similar_name(message: str) -> str:
-    """Return timm's message of an unknown model with the name that may be meant, without what jsonargparse puts around it."""
+    """Return a message without what jsonargparse puts around it, timm's of an unknown model with the name that may be meant."""
     unknown = re.search(r"Unknown model \((.*?)\)", message)
     if unknown is None:
-        return message
+        # the error of a data module's constructor in a stock command: jsonargparse adds that there might have been none
+        own = re.search(
+            r"AnomalibDataModule'>\] Errors: - Expected a <class 'NoneType'> - (.*?) Given value type: ", message
+        )
+        return own[1] if own else message
     models: Any = import_module("timm").list_models()
     name = unknown[1]
     return f"Unknown model ({name}): neither the registry nor timm has it{did_you_mean(name, models)}"

@@ -15,6 +15,7 @@ from anomalib.models import Padim
 from anomalib.post_processing import PostProcessor
 from PIL import Image
 
+from anomalib_spd.cli.main import main
 from anomalib_spd.config_files import find_config
 from anomalib_spd.data import SyntheticValidation
 from anomalib_spd.detectors.operating_point import JSON, PAGE, OperatingPoint, describe, page
@@ -108,3 +109,34 @@ def test_the_page_says_what_the_count_is_worth() -> None:
     assert "10.0 [0.3, 54.5], 95% confidence" in text
     assert "| 5 | 598 |" in text
     assert "| pixel threshold (raw score) | none |" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.fraction=1", "`fraction` is a share above 0 and below 1: "),
+        (
+            '--data.defects=[{"class_path": "kornia.augmentation.RandomErasing"}]',
+            "RandomErasing returns no mask of what it changed ",
+        ),
+        ("--data.holdout=0.9", "parts has 3 normal training images, too few to hold some out for validation: "),
+    ],
+)
+def test_bad_input_is_one_line_before_the_work(
+    option: str,
+    message: str,
+    good: Path,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in sorted((good / "good").iterdir())[3:]:
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    root = ["--data.datamodule.init_args.root", str(good), "--data.datamodule.init_args.num_workers", "0"]
+    model = ["--model.backbone", "small_a", "--model.layers", "[blocks.1, blocks.2]"]
+    assert main(["fit", "--config", "patchcore_threshold", *model, *root, option]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {message}")
