@@ -10,10 +10,9 @@ import numpy as np
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
-from numpy.typing import NDArray
 
 from anomalib_spd.deploy.detector import backbone_names, prepare
-from anomalib_spd.deploy.int8 import quantize
+from anomalib_spd.deploy.int8 import Calibration, quantize
 from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
 
@@ -70,7 +69,7 @@ class Exporter:
         self.detector, self.folder, self.scratch = detector, folder, scratch
         self.engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=scratch)
 
-    def export(self, name: str, calibration: Sequence[NDArray[np.float32]] = ()) -> Path:
+    def export(self, name: str, calibration: Calibration = ()) -> Path:
         """Write the detector in a format.
 
         Args:
@@ -151,15 +150,15 @@ def _resize_antialiased(node: Any) -> None:
     """Replace a resize by OpenVINO's form with anti-aliasing: that of ONNX it reads, and then does without.
 
     Args:
-        node: an ``Interpolate`` of four dimensions to a constant size.
+        node: an ``Interpolate`` of four dimensions.
     """
     from openvino import opset11
 
     attributes = node.get_attributes()
-    size = node.input_value(1).get_node().get_data()[-2:]
+    begin, end, step = (np.array([each], dtype=np.int64) for each in (2, 4, 1))
     resized = opset11.interpolate(
         node.input_value(0),
-        np.asarray(size, dtype=np.int64),
+        opset11.slice(node.input_value(1), begin, end, step),  # height and width
         _ANTIALIASED[attributes["mode"]],
         "sizes",
         coordinate_transformation_mode=attributes["coordinate_transformation_mode"],

@@ -1,23 +1,35 @@
 """Quantizes the backbone of an exported detector to 8 bits; distances, maps and scores stay in float."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+
+class Calibration(Protocol):
+    """Normal images ``(1, 3, H, W)`` in [0, 1], and their number."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
+
+
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
+#: layers of a backbone that stay in float: they see pixels, whose errors all others inherit. In 8 bits, bottle's maps are off by 0.09 on
+#: average, without the first by 0.03, without two by 0.01, without six by 0.004; two of 33 take a tenth of the network's time
+_FIRST = 2
 
 
-def quantize(source: Path, path: Path, backbones: Sequence[str], calibration: Sequence[NDArray[np.float32]]) -> None:
+def quantize(source: Path, path: Path, backbones: Sequence[str], calibration: Calibration) -> None:
     """Write a detector whose backbone computes in 8 bits.
 
     NNCF chooses the ranges of activations by normal images: the maps of defects are to stand out, and shall not widen the ranges.
     (anomalib calibrates on validation images, which hold defects, and are often the test images.) Each channel of a layer's weights
-    has its own scale. What stands before the first layer and behind the feature maps stays as it is: a distance is a small difference
-    of large numbers.
+    has its own scale. The first layers, and what stands before them and behind the feature maps, stay as they are: a distance is a small
+    difference of large numbers.
 
     Args:
         source: ``model.xml`` in float.
@@ -37,7 +49,7 @@ def quantize(source: Path, path: Path, backbones: Sequence[str], calibration: Se
     per_channel = nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=True)
     quantized = nncf.quantize(
         model,
-        nncf.Dataset([*calibration]),
+        nncf.Dataset(calibration),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(calibration),
         ignored_scope=nncf.IgnoredScope(names=_outside(model, backbones), validate=False),
@@ -47,7 +59,7 @@ def quantize(source: Path, path: Path, backbones: Sequence[str], calibration: Se
 
 
 def _outside(model: Any, backbones: Sequence[str]) -> list[str]:
-    """Return the names of the operations that are not of the backbones."""
+    """Return the names of the operations that stay in float."""
     operations = {each.get_friendly_name(): each for each in model.get_ordered_ops()}
     prefixes = tuple(f"{name}." for name in backbones)
     weights = [name for name in operations if name.startswith(prefixes)]
@@ -59,13 +71,10 @@ def _outside(model: Any, backbones: Sequence[str]) -> list[str]:
     }
     # some weights lose their names in the conversion: all layers up to the last that has its own are the backbone's
     up_to = _reached(last, operations, _inputs)
-    first = [name for name in up_to if _type_of(operations[name]) in _LAYERS]
-    inside = up_to & _reached(first, operations, _outputs)
-    return [
-        name
-        for name, each in operations.items()
-        if name not in inside and _type_of(each) not in {"Constant", "Parameter", "Result"}
-    ]
+    layers = [name for name, each in operations.items() if name in up_to and _type_of(each) in _LAYERS]
+    inside = up_to & _reached(layers, operations, _outputs) - {*layers[:_FIRST]}
+    constant = {"Constant", "Parameter", "Result"}
+    return [name for name, each in operations.items() if name not in inside and _type_of(each) not in constant]
 
 
 def _reached(

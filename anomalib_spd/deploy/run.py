@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,17 +82,23 @@ def _export(
         exporter = Exporter(detector, folder, Path(scratch))
         for name in formats:
             print(f"Exporting {name}", flush=True)
-            files[name] = exporter.export(name, _normal_images(data) if name == "openvino-int8" else ())
+            files[name] = exporter.export(name, _NormalImages(data) if name == "openvino-int8" else ())
     return files
 
 
-def _normal_images(data: AnomalibDataModule) -> list[NDArray[np.float32]]:
-    """Return normal training images ``(1, 3, H, W)`` in [0, 1], evenly spread."""
-    labels = np.asarray(data.train_data.samples.label_index)
-    normal = np.flatnonzero(labels == 0)
-    chosen = normal[np.linspace(0, len(normal) - 1, min(len(normal), CALIBRATION)).round().astype(int)]
-    images: Any = (data.train_data[int(index)].image for index in chosen)
-    return [each[None].numpy() for each in images]
+class _NormalImages:
+    """Normal training images ``(1, 3, H, W)`` in [0, 1], evenly spread; read when they are needed, since photographs are large."""
+
+    def __init__(self, data: AnomalibDataModule) -> None:
+        self.images: Any = data.train_data
+        normal = np.flatnonzero(np.asarray(self.images.samples.label_index) == 0)
+        self.chosen = normal[np.linspace(0, len(normal) - 1, min(len(normal), CALIBRATION)).round().astype(int)]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self.images[int(index)].image[None].numpy() for index in self.chosen)
 
 
 def _measure(detector: AnomalibModule, files: dict[str, Path], data: AnomalibDataModule) -> dict[str, Any]:
