@@ -15,6 +15,7 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from torch import nn
 
 from anomalib_spd.config_files import read_yaml
+from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
 
 
@@ -44,7 +45,7 @@ def load(ckpt_path: Path, name: str | None = None) -> AnomalibModule:
         detector = made.load_from_checkpoint(ckpt_path, map_location="cpu", **given)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{ckpt_path} is not a checkpoint of {made.__name__} ({str(error).splitlines()[0]}): name its class by --model"
+            f"{ckpt_path} is not a checkpoint of {made.__name__} ({one_line(error)[:200]}): name its class by --model"
         ) from error
     return detector.eval()
 

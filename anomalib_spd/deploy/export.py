@@ -24,8 +24,8 @@ FORMATS = {
     "openvino-int8": ("onnx", "onnxscript", "openvino", "nncf"),
 }
 SUFFIXES = {"torch": ".pt", "onnx": ".onnx", "openvino": ".xml", "openvino-int8": ".xml"}
-#: the first that resizes with anti-aliasing
-OPSET = 18
+#: the first opset that resizes with anti-aliasing, and one image at a time: what anomalib exports for any number takes exactly two
+_ONNX = {"opset_version": 18, "dynamic_axes": {"input": {2: "height", 3: "width"}}, "verbose": False}
 #: OpenVINO reads the attribute of ONNX and does nothing with it; its own name for it is another mode
 _ANTIALIASED = {"linear_onnx": "bilinear_pillow", "cubic": "bicubic_pillow"}
 
@@ -96,18 +96,11 @@ class Exporter:
         return path
 
     def _onnx(self) -> Path:
-        """Return the detector as ONNX: for images of any size, and for any number of them where the detector can."""
+        """Return the detector as ONNX, for an image of any size."""
         path = self.scratch / "weights/onnx/model.onnx"
         if not path.is_file():
             prepare(self.detector, pickled=False)
-            try:
-                self._by_anomalib(ExportType.ONNX, self.scratch)
-                is_any_number = _batch_size(path) is None
-            except ValueError:
-                is_any_number = False
-            if not is_any_number:
-                # what depends on the number of images, such as a loop over parts of the batch, is exported for one
-                self._by_anomalib(ExportType.ONNX, self.scratch, dynamic_axes={"input": {2: "height", 3: "width"}})
+            self._by_anomalib(ExportType.ONNX, self.scratch)
         return path
 
     def _openvino(self) -> Path:
@@ -124,10 +117,9 @@ class Exporter:
             openvino.save_model(model, path, compress_to_fp16=False)
         return path
 
-    def _by_anomalib(self, export_type: ExportType, folder: Path, **onnx: Any) -> None:
-        options = {} if export_type == ExportType.TORCH else {"opset_version": OPSET, "verbose": False, **onnx}
+    def _by_anomalib(self, export_type: ExportType, folder: Path) -> None:
         try:
-            self.engine.export(self.detector, export_type, export_root=folder, onnx_kwargs=options)
+            self.engine.export(self.detector, export_type, export_root=folder, onnx_kwargs=_ONNX)
         except Exception as error:  # torch's exporter has many, and says last what was the first
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -136,14 +128,6 @@ class Exporter:
                 f"anomalib cannot export {type(self.detector).__name__} as {export_type.value} ({type(cause).__name__}: "
                 f"{one_line(cause)[:200]}): leave out --formats that are made of it"
             ) from error
-
-
-def _batch_size(path: Path) -> int | None:
-    """Return the number of images that an ONNX file takes at a time; None for any."""
-    import onnx
-
-    shape = onnx.load(str(path), load_external_data=False).graph.input[0].type.tensor_type.shape
-    return shape.dim[0].dim_value or None
 
 
 def _resize_antialiased(node: Any) -> None:

@@ -1,7 +1,6 @@
 """From a checkpoint to a folder of exported detectors, measured."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from anomalib_spd.deploy.card import card_text
 from anomalib_spd.deploy.detector import load
 from anomalib_spd.deploy.export import FORMATS, Exporter, check_formats
 from anomalib_spd.deploy.measure import TRAINED, machine, parity, peak_memory, speed
+from anomalib_spd.deploy.runtimes import usable_threads
 from anomalib_spd.files import atomic_folder, sha256_of, write_text
 from anomalib_spd.version import __version__
 
@@ -102,7 +102,7 @@ class _NormalImages:
 
 
 def _measure(detector: AnomalibModule, files: dict[str, Path], data: AnomalibDataModule) -> dict[str, Any]:
-    every = os.cpu_count() or 1
+    every = usable_threads()
     print(f"Measuring on {len(data.test_data)} test images", flush=True)
     found = parity(detector, files, data, every)
     seconds = speed(detector, files, data, sorted({1, every}))

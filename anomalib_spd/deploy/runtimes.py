@@ -78,6 +78,13 @@ def _openvino(path: Path, threads: int) -> Scorer:
     return score
 
 
+def usable_threads() -> int:
+    """Return the number of the processor's threads that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on Windows and macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_memory() -> int:
     """Return the most memory that this process has had, bytes."""
     with suppress(OSError, IndexError):
@@ -90,7 +97,7 @@ def peak_memory() -> int:
 
 if __name__ == "__main__":
     name, path, height, width = sys.argv[1:]
-    score = scorer(name, Path(path), os.cpu_count() or 1)
+    score = scorer(name, Path(path), usable_threads())
     for _ in range(3):
         score(np.random.default_rng(0).random((1, 3, int(height), int(width)), dtype=np.float32))
     print(peak_memory())

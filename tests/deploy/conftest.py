@@ -13,6 +13,7 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 
 from anomalib_spd import detectors
+from anomalib_spd.cli.main import main
 from anomalib_spd.deploy import measure
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from tests.benchmark.grids import LAYERS, draw_images, small_registry
@@ -75,3 +76,24 @@ def train(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
 @pytest.fixture(scope="package")
 def checkpoint(train: Train) -> Path:
     return train(backbone="small_a", layers=LAYERS, coreset_sampling_ratio=0.1)
+
+
+def command(checkpoint: Path, images: Path, output: Path, *more: str) -> list[str]:
+    data = [
+        "--data",
+        "anomalib.data.Visa",
+        "--data.root",
+        str(images),
+        "--data.category",
+        "one",
+        "--data.num_workers",
+        "0",
+    ]
+    return ["deploy", "--ckpt_path", str(checkpoint), *data, "--output", str(output), *more]
+
+
+@pytest.fixture(scope="package")
+def deployed(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("deployed") / "folder"
+    assert main([*command(checkpoint, images, output, "--model", "Patchcore"), "--debug"]) == 0
+    return output

@@ -14,30 +14,9 @@ from anomalib_spd.cli.main import main
 from anomalib_spd.deploy import export, measure, run
 from anomalib_spd.deploy.detector import load
 from tests.conftest import reloads_checkpoints
-from tests.deploy.conftest import data_of
+from tests.deploy.conftest import command, data_of
 
 pytestmark = reloads_checkpoints
-
-
-def command(checkpoint: Path, images: Path, output: Path, *more: str) -> list[str]:
-    data = [
-        "--data",
-        "anomalib.data.Visa",
-        "--data.root",
-        str(images),
-        "--data.category",
-        "one",
-        "--data.num_workers",
-        "0",
-    ]
-    return ["deploy", "--ckpt_path", str(checkpoint), *data, "--output", str(output), *more]
-
-
-@pytest.fixture(scope="module")
-def deployed(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("deployed") / "folder"
-    assert main([*command(checkpoint, images, output, "--model", "Patchcore"), "--debug"]) == 0
-    return output
 
 
 @pytest.fixture(scope="module")
