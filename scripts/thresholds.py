@@ -53,12 +53,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/thresholds"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="of the draws and of the detector")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     resampled: dict[Key, tuple[Floats, ...]] = {}
     for name in options.sets:
         shared = SharedFeatures(BACKBONE, LAYERS["PaDiM"])
-        for seed in SEEDS:
+        for seed in options.seeds:
             for detector in LAYERS:
                 file = options.runs / f"{name}.{detector}.{seed}.npz"
                 if not file.exists():
@@ -80,7 +81,7 @@ def main() -> None:
                         " ".join(f"{each:.3f}" if isinstance(each, float) else str(each) for each in rows[-1].values())
                     )
     write_text(options.results / "thresholds.csv", pd.DataFrame(rows).round(4).to_csv(index=False))
-    table = pd.DataFrame(intervals(resampled, options.sets))
+    table = pd.DataFrame(intervals(resampled, options.sets, options.seeds))
     write_text(options.results / "thresholds.intervals.csv", table.round(4).to_csv(index=False))
     print(table.round(3).to_string(index=False))
 
@@ -162,15 +163,17 @@ def measures(predicted: NDArray[np.bool_], label: NDArray[np.bool_], weights: Fl
     return 2 * hit / np.maximum(hit + alarm + positive, 1), alarm / negative, 1 - hit / positive
 
 
-def intervals(resampled: dict[Key, tuple[Floats, ...]], sets: Sequence[str]) -> list[dict[str, Any]]:
+def intervals(
+    resampled: dict[Key, tuple[Floats, ...]], sets: Sequence[str], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return differences of arms with their 95 % intervals over test images and seeds, of each set and of their mean."""
-    times = np.random.default_rng(1).multinomial(len(SEEDS), np.full(len(SEEDS), 1 / len(SEEDS)), RESAMPLES)
-    shares = np.concatenate([np.full((1, len(SEEDS)), 1 / len(SEEDS)), times / len(SEEDS)]).T
+    times = np.random.default_rng(1).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), RESAMPLES)
+    shares = np.concatenate([np.full((1, len(seeds)), 1 / len(seeds)), times / len(seeds)]).T
     rows = []
     for number, measure in enumerate(MEASURES):
         of = {
             (name, detector, arm): (
-                shares * np.stack([resampled[name, detector, seed, arm][number] for seed in SEEDS])
+                shares * np.stack([resampled[name, detector, seed, arm][number] for seed in seeds])
             ).sum(0)
             for name in sets
             for detector in LAYERS
