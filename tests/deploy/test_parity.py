@@ -72,28 +72,18 @@ TABLE: dict[str, dict[str, Any]] = {
     "Padim": {"layers": LAYERS, "n_features": 10},
     "Stfpm": {"layers": LAYERS},
     "Cfa": {"layers": LAYERS, "gamma_d": 2},
-    "Dfm": {"layer": LAYERS[1]},
-    "Dfkde": {"layers": LAYERS[1:], "n_pca_components": 2},
-    "Fastflow": {"layers": LAYERS, "flow_steps": 2},
-    "Supersimplenet": {"layers": LAYERS},
 }
-#: detector and format -> what anomalib's export of it raises or does, and why
-FAULTS: dict[tuple[str, str], str] = {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", TABLE)
-def test_every_detector(detector: str, train: Train, tmp_path: Path) -> None:
+def test_detectors(detector: str, train: Train, tmp_path: Path) -> None:
     checkpoint = train(detector, backbone="small_a", **TABLE[detector])
     name = f"anomalib_spd.detectors.{detector}" if hasattr(detectors, detector) else detector
     (tmp_path / "scratch").mkdir()
     exporter = Exporter(load(checkpoint, name), tmp_path / "made", tmp_path / "scratch")
     expected = trained(load(checkpoint, name))
     for each in FORMATS:
-        if (detector, each) in FAULTS:
-            with pytest.raises(ValueError, match=FAULTS[detector, each]):
-                exporter.export(each)
-            continue
         score = runtimes.scorer(each, exporter.export(each), 1)
         for shape in [*SHAPES] if each == "torch" else [*SHAPES][:3]:
             assert max(differences(score, expected, shape)) < TOLERANCE, (each, shape)
