@@ -29,11 +29,17 @@ demo: $(INSTALLED)
 	@echo "This was a demo on drawn defects; its figures say nothing about real ones."
 
 # one thread for each of several processes: most tests are too small for more
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 --ignore tests/deploy
+# a process of their own: the runtimes that they load have ended one that had run hundreds of other tests
+PYTEST_DEPLOY := -m pytest --durations 10 tests/deploy
+
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST_DEPLOY) -m 'not slow'
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST_DEPLOY) -m slow
 
 # what setup.cfg names is installed as old as it may be; what that needs is as new as can be
 $(LOWEST)/installed: setup.cfg pyproject.toml
@@ -43,7 +49,8 @@ $(LOWEST)/installed: setup.cfg pyproject.toml
 	touch $(LOWEST)/installed
 
 test-min: $(LOWEST)/installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST_DEPLOY) -m 'not slow'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

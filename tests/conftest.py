@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
@@ -21,6 +22,10 @@ REPOSITORY = Path(__file__).parents[1]
 
 #: configs/ of experiments name it; the tests give them other images
 os.environ.setdefault("ANOMALIB_SPD_DATA", "./datasets")
+
+#: no property depends on a clock: machines are busy
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
 
 MakeModel = Callable[..., nn.Module]
 SaveModel = Callable[..., Path]
