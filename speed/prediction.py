@@ -34,7 +34,7 @@ from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.patchcore import FastPatchcoreModel
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 
-LAYERS = ["blocks.2", "blocks.4"]
+LAYERS = ("blocks.2", "blocks.4")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 DETECTORS = {"stock": Patchcore, "ours": FastPatchcore}
 
@@ -44,20 +44,20 @@ class Network(NamedTuple):
 
     name: str
     size: int
-    layers: list[str]
+    layers: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Network":
         """Read ``NAME[:SIZE[:LAYER,LAYER]]``."""
         name, _, rest = text.partition(":")
         size, _, layers = rest.partition(":")
-        return cls(name, int(size or 256), layers.split(",") if layers else LAYERS)
+        return cls(name, int(size or 256), tuple(layers.split(",")) if layers else LAYERS)
 
     def detector(self, kind: type[Patchcore], points: int, **kwargs: Any) -> Patchcore:
         """Return a detector with a memory bank of random embeddings."""
         model = kind(
             backbone=self.name,
-            layers=self.layers,
+            layers=[*self.layers],
             pre_trained=self.name in available(),
             pre_processor=BackbonePreProcessor(self.size),
             **kwargs,
@@ -118,33 +118,46 @@ def main() -> None:
 
 
 def time_networks(arguments: argparse.Namespace) -> None:
-    """Print images a second of the network alone, and of stock's and our PatchCore on normalized images."""
-    print("| network, px | batch | encoder alone, images/s | stock | ours | ours / stock | ours / encoder | bank, MB |")
-    print("|---|---|---|---|---|---|---|---|")
-    for network in arguments.networks:
-        models = {name: network.detector(kind, arguments.points).model for name, kind in DETECTORS.items()}
-        bank = models["ours"].memory_bank
-        models["stock"].memory_bank = bank
-        encoder = network.detector(Patchcore, 1).model.feature_extractor.to(memory_format=torch.channels_last)
-        for batch in arguments.batches:
+    """Print images a second of the networks alone, and of stock's and our PatchCore on normalized images, all in turns."""
+    clock = CLOCKS[arguments.clock]
+    detectors = {
+        network: {name: network.detector(kind, arguments.points).model for name, kind in DETECTORS.items()}
+        for network in arguments.networks
+    }
+    print(
+        "| network, px | batch | encoder alone, images/s | stock | ours | ours / stock | ours / encoder "
+        "| time of ours beside the first | bank, MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for batch in arguments.batches:
+        turns: dict[tuple[Network, str], Callable[[], object]] = {}
+        for network, models in detectors.items():
             images = torch.rand(batch, 3, network.size, network.size)
-            channels_last = images.to(memory_format=torch.channels_last)
-            turns: dict[str, Callable[[], object]] = {
-                "encoder": partial(encoder, channels_last),
-                **{name: partial(model, images) for name, model in models.items()},
-            }
-            with torch.inference_mode():
-                times = in_turns(turns, arguments.rounds, CLOCKS[arguments.clock])
-            speeds = " | ".join(f"{batch / statistics.median(times[name]):.1f}" for name in turns)
-            ratios = " | ".join(f"{ratio(times[other], times['ours']):.2f}" for other in ("stock", "encoder"))
+            encoder = network.detector(Patchcore, 1).model.feature_extractor.to(memory_format=torch.channels_last)
+            turns[network, "encoder"] = partial(encoder, images.to(memory_format=torch.channels_last))
+            turns |= {(network, name): partial(model, images) for name, model in models.items()}
+        with torch.inference_mode():
+            times = in_turns(turns, arguments.rounds, clock)
+        for network, models in detectors.items():
+            kinds = ("encoder", *DETECTORS)
+            speeds = " | ".join(f"{batch / statistics.median(times[network, kind]):.1f}" for kind in kinds)
+            ours = times[network, "ours"]
+            ratios = " | ".join(f"{ratio(times[network, other], ours):.2f}" for other in ("stock", "encoder"))
+            beside = ratio(ours, times[arguments.networks[0], "ours"])
+            bank = models["ours"].memory_bank
             size = bank.numel() * bank.element_size() / 1e6
-            print(f"| {network.name}, {network.size} | {batch} | {speeds} | {ratios} | {size:.2f} |", flush=True)
+            print(
+                f"| {network.name}, {network.size} | {batch} | {speeds} | {ratios} | {beside:.2f} | {size:.2f} |",
+                flush=True,
+            )
     print()
 
 
-def in_turns(turns: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def in_turns(
+    turns: dict[tuple[Network, str], Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[tuple[Network, str], list[float]]:
     """Return the seconds of each turn, once a round, after two rounds that are not timed."""
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    times: dict[tuple[Network, str], list[float]] = {name: [] for name in turns}
     for number in range(rounds + 2):
         for name, turn in turns.items():
             start = clock()

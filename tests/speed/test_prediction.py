@@ -23,9 +23,10 @@ def test_parts_make_up_the_prediction() -> None:
     ]
     networks = [cells for cells in rows if cells[0] == "test_efficientnet, 64"]
     assert [cells[1] for cells in networks] == ["1", "3"]
-    for *_, encoder, stock, ours, over_stock, over_encoder, bank in networks:
+    for *_, encoder, stock, ours, over_stock, over_encoder, beside, bank in networks:
         assert float(ours) / float(stock) == pytest.approx(float(over_stock), rel=0.5)
         assert float(ours) / float(encoder) == pytest.approx(float(over_encoder), rel=0.5)
+        assert float(beside) == 1
         assert float(bank) > 0
     parts = [cells for cells in rows if len(cells) == 3]
     assert parts[0] == ["part", "stock", "ours"]
