@@ -25,6 +25,7 @@ from anomalib_spd.benchmark.outlook import outlook
 from anomalib_spd.benchmark.results import RUNS, Result, read
 from anomalib_spd.benchmark.run import Outcome
 from anomalib_spd.benchmark.runners import Processes, Ray, Runner
+from anomalib_spd.cli.termination import Terminated
 from anomalib_spd.config_files import merge_config_files
 from anomalib_spd.files import one_line
 
@@ -59,7 +60,7 @@ def run(args: list[str]) -> int:
         outcome = _run(options, results, threads)
     except KeyboardInterrupt:
         return _stopped(signal.SIGINT, results)
-    except _Terminated:
+    except Terminated:
         return _stopped(signal.SIGTERM, results)
     except GridError as error:
         for line in error.lines:
@@ -102,14 +103,6 @@ def _dry_run(grid: Grid, results: Path, workers: int) -> int:
     return 0
 
 
-class _Terminated(BaseException):
-    """The process was asked to end; not an ``Exception``, which a cell would record."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
 def _stopped(by: signal.Signals, results: Path) -> int:
     recorded = sum(1 for _ in read(results))
     print(
@@ -120,20 +113,16 @@ def _stopped(by: signal.Signals, results: Path) -> int:
 
 def _run(options: Namespace, results: Path, threads: int) -> Outcome:
     grid = grid_of(options)
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with _runner(options, threads) as runner, _Display() as display:
-            return benchmark.run(
-                grid,
-                results,
-                runner,
-                accelerator=options.accelerator,
-                threads=threads,
-                report=display.show,
-                log=display.log,
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with _runner(options, threads) as runner, _Display() as display:
+        return benchmark.run(
+            grid,
+            results,
+            runner,
+            accelerator=options.accelerator,
+            threads=threads,
+            report=display.show,
+            log=display.log,
+        )
 
 
 def default_threads(workers: int) -> int:

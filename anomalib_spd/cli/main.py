@@ -6,13 +6,16 @@ Only what a command needs is imported: the console script answers ``--help`` and
 import argparse
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from anomalib_spd.cli.short_help import SHORT_HELP
+from anomalib_spd.cli.termination import Terminated, terminable
 from anomalib_spd.cli.usage import OneLineParser
 from anomalib_spd.config_files import RULE, name_config_files
 from anomalib_spd.files import is_disk_full, one_line
@@ -35,6 +38,8 @@ COMMANDS = {
 }
 #: commands whose options are in a module of their own, ``anomalib_spd.cli.COMMAND_options``, which imports little
 OPTIONS = ("backbones", "defects", "report", "saliency")
+#: commands that train by Lightning, which handles SIGTERM itself
+TRAININGS = ("pretrain", "adapt", "finetune", "twoclass")
 #: what a user can mend: one line, no traceback
 ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 
@@ -65,15 +70,23 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if command != "recipes":
             import_module("anomalib_spd.backbones")  # registers the names
-        return _run(command, rest)
+        with terminable() if command in COMMANDS and command not in TRAININGS else nullcontext():
+            return _run(command, rest)
     except ERRORS as error:
         if "--debug" in given:
             raise
         print("error:", _described(error), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before a training or a grid began, which say how to go on
-        print("Interrupted (SIGINT).", file=sys.stderr)
-        return 130
+    # trainings and grids that have begun say themselves how to go on
+    except KeyboardInterrupt:
+        return _interrupted(signal.SIGINT)
+    except Terminated:
+        return _interrupted(signal.SIGTERM)
+
+
+def _interrupted(by: signal.Signals) -> int:
+    print(f"Interrupted ({by.name}).", file=sys.stderr)
+    return 128 + by
 
 
 def _described(error: Exception) -> str:

@@ -1,12 +1,15 @@
 """``anomalib-spd defects make``: the folder that one looks at before one trusts a threshold."""
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anomalib_spd.augmentation import RandomCrack
 from anomalib_spd.cli.main import main
 from anomalib_spd.data import SyntheticValidation
 from anomalib_spd.data.ready import set_up
@@ -65,6 +68,37 @@ def test_nothing_is_overwritten_or_half_written(root: Path, tmp_path: Path, caps
     (output / "photograph.png").unlink()
     assert make(root, output) == 0  # an empty folder is no folder of anybody's
     assert (output / "contact_sheet.png").is_file()
+
+
+class InterruptedCrack(RandomCrack):
+    """Ends the process as a user or a system does, once a folder is there."""
+
+    def __init__(self, sent: int, folder: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.sent, self.folder = sent, Path(folder)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        if self.folder.exists():
+            signal.raise_signal(self.sent)
+        return super().forward(*args, **options)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_a_command_that_was_stopped(
+    root: Path, tmp_path: Path, sent: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    folder = tmp_path / "new"
+    arguments = {"sent": int(sent), "folder": str(folder)}
+    crack = {"class_path": f"{__name__}.InterruptedCrack", "init_args": arguments}
+    defects = ["--data.defects", json.dumps([crack])]
+    wrapped = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(root), "category": "one"}}
+    data = ["--data", "anomalib_spd.data.SyntheticValidation", "--data.datamodule", json.dumps(wrapped)]
+    output = ["--output", str(folder / "defects")]
+    assert main(["defects", "make", *data, *defects, *output]) == 128 + sent
+    assert capsys.readouterr().err.splitlines()[-1] == f"Interrupted ({sent.name})."
+    assert not list(folder.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
