@@ -1,6 +1,5 @@
-"""A trained detector from its checkpoint, and what is done to it before anomalib exports it."""
+"""A trained detector from its checkpoint."""
 
-import copy
 import inspect
 from pathlib import Path
 from pydoc import locate
@@ -8,11 +7,9 @@ from typing import Any
 
 import anomalib.models
 import torch
-from anomalib.models.components import AnomalibModule, GaussianBlur2d, TimmFeatureExtractor
+from anomalib.models.components import AnomalibModule, TimmFeatureExtractor
 from anomalib.pre_processing import PreProcessor
-from anomalib.pre_processing.utils.transform import convert_center_crop_transform
 from anomalib.utils.serialization import anomalib_safe_globals
-from torch import nn
 
 from anomalib_spd.config_files import read_yaml
 from anomalib_spd.files import one_line
@@ -79,47 +76,6 @@ def _read(path: Path, made: type[AnomalibModule]) -> dict[str, Any]:
     return content
 
 
-def prepare(detector: AnomalibModule, *, pickled: bool) -> None:
-    """Make a detector that anomalib exports score like itself, and blur sooner.
-
-    - anomalib takes anti-aliasing out of what it exports: images that are larger than the network's are then resized in another way
-      than in training. It is left in.
-    - A Gaussian blur is one convolution of 33 x 33; two of 33 are equal but for rounding. On a CPU, the one takes longer than the
-      whole of a small network.
-
-    Args:
-        detector: that :func:`load` returned; it is changed.
-        pickled: whether the file will be a pickle, which keeps torchvision's own transforms; the others need them in terms of tensors.
-    """
-    pre_processor: Any = detector.pre_processor
-    if isinstance(pre_processor, PreProcessor):
-        transform = copy.deepcopy(pre_processor.transform)
-        pre_processor.export_transform = transform if pickled else convert_center_crop_transform(transform)
-    for module in [*detector.modules()]:
-        for name, part in [*module.named_children()]:
-            if isinstance(part, GaussianBlur2d) and part.padding == "same" and part.border_type == "reflect":
-                setattr(module, name, _separated(part))
-
-
 def backbone_names(detector: AnomalibModule) -> list[str]:
     """Return the names of the modules that are backbones: those that read feature maps of timm's networks."""
     return [name for name, module in detector.named_modules() if isinstance(module, TimmFeatureExtractor)]
-
-
-def _separated(blur: GaussianBlur2d) -> nn.Sequential:
-    """Return the blur as two convolutions, of torch's own modules: what is pickled must not need this package."""
-    channels = blur.kernel.shape[0]
-    kernel = blur.kernel[0, 0]  # the product of two of sum 1
-    height, width = kernel.shape
-    column, row = (
-        nn.Conv2d(channels, channels, size, groups=channels, bias=False) for size in ((height, 1), (1, width))
-    )
-    with torch.no_grad():
-        column.weight.copy_(kernel.sum(1)[:, None].expand_as(column.weight))
-        row.weight.copy_(kernel.sum(0).expand_as(row.weight))
-    pad = nn.ReflectionPad2d((width // 2, width // 2, height // 2, height // 2))
-    separated = nn.Sequential(pad, column, row).requires_grad_(False).eval()
-    # what reads these of a blur finds them
-    separated.register_buffer("kernel", blur.kernel)
-    vars(separated)["border_type"] = blur.border_type
-    return separated

@@ -4,14 +4,13 @@ import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 
-from anomalib_spd.deploy.detector import backbone_names, prepare
+from anomalib_spd.deploy.detector import backbone_names
+from anomalib_spd.deploy.exportable import make_exportable
 from anomalib_spd.deploy.int8 import Calibration, quantize
 from anomalib_spd.files import one_line
 from anomalib_spd.spelling import did_you_mean
@@ -24,10 +23,9 @@ FORMATS = {
     "openvino-int8": ("onnx", "onnxscript", "openvino", "nncf"),
 }
 SUFFIXES = {"torch": ".pt", "onnx": ".onnx", "openvino": ".xml", "openvino-int8": ".xml"}
-#: the first opset that resizes with anti-aliasing, and one image at a time: what anomalib exports for any number takes exactly two
+#: the opset of torch's exporter, which fails to convert what it makes to anomalib's default; and one image at a time: what anomalib
+#: exports for any number takes exactly two
 _ONNX = {"opset_version": 18, "dynamic_axes": {"input": {2: "height", 3: "width"}}, "verbose": False}
-#: OpenVINO reads the attribute of ONNX and does nothing with it; its own name for it is another mode
-_ANTIALIASED = {"linear_onnx": "bilinear_pillow", "cubic": "bicubic_pillow"}
 
 
 def check_formats(formats: Sequence[str], detector: AnomalibModule | None = None) -> None:
@@ -84,7 +82,7 @@ class Exporter:
         """
         path = self.folder / "weights" / name / f"model{SUFFIXES[name]}"
         if name == "torch":
-            prepare(self.detector, pickled=True)
+            make_exportable(self.detector, pickled=True)
             self._by_anomalib(ExportType.TORCH, self.folder)
         elif name == "onnx":
             shutil.copytree(self._onnx().parent, path.parent)
@@ -96,25 +94,20 @@ class Exporter:
         return path
 
     def _onnx(self) -> Path:
-        """Return the detector as ONNX, for an image of any size."""
+        """Return the detector as ONNX, for an image of any size: one file serves all formats but the pickle."""
         path = self.scratch / "weights/onnx/model.onnx"
         if not path.is_file():
-            prepare(self.detector, pickled=False)
+            make_exportable(self.detector, pickled=False)
             self._by_anomalib(ExportType.ONNX, self.scratch)
         return path
 
     def _openvino(self) -> Path:
-        """Return the ONNX file converted, as anomalib's ``to_openvino`` does, and mended: one file serves all formats."""
+        """Return the ONNX file converted, as anomalib's ``to_openvino`` does."""
         path = self.scratch / "weights/openvino/model.xml"
         if not path.is_file():
             import openvino
 
-            model = openvino.convert_model(self._onnx())
-            for node in model.get_ordered_ops():
-                if node.get_type_name() == "Interpolate" and node.get_attributes()["antialias"]:
-                    _resize_antialiased(node)
-            model.validate_nodes_and_infer_types()
-            openvino.save_model(model, path, compress_to_fp16=False)
+            openvino.save_model(openvino.convert_model(self._onnx()), path, compress_to_fp16=False)
         return path
 
     def _by_anomalib(self, export_type: ExportType, folder: Path) -> None:
@@ -128,26 +121,3 @@ class Exporter:
                 f"anomalib cannot export {type(self.detector).__name__} as {export_type.value} ({type(cause).__name__}: "
                 f"{one_line(cause)[:200]}): leave out --formats that are made of it"
             ) from error
-
-
-def _resize_antialiased(node: Any) -> None:
-    """Replace a resize by OpenVINO's form with anti-aliasing: that of ONNX it reads, and then does without.
-
-    Args:
-        node: an ``Interpolate`` of four dimensions.
-    """
-    from openvino import opset11
-
-    attributes = node.get_attributes()
-    begin, end, step = (np.array([each], dtype=np.int64) for each in (2, 4, 1))
-    resized = opset11.interpolate(
-        node.input_value(0),
-        opset11.slice(node.input_value(1), begin, end, step),  # height and width
-        _ANTIALIASED[attributes["mode"]],
-        "sizes",
-        coordinate_transformation_mode=attributes["coordinate_transformation_mode"],
-        antialias=True,
-        cube_coeff=-0.5,
-        axes=np.array([2, 3], dtype=np.int64),
-    )
-    node.output(0).replace(resized.output(0))
