@@ -31,7 +31,10 @@ def load(ckpt_path: Path, name: str | None = None) -> AnomalibModule:
         raise FileNotFoundError(f"there is no checkpoint {ckpt_path}: give weights/lightning/model.ckpt of a run")
     made = _class_of(ckpt_path, name)
     content = _read(ckpt_path, made)
-    takes = inspect.signature(made).parameters
+    parameters = inspect.signature(made).parameters
+    takes = {*parameters}
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        takes |= {"pre_processor", "evaluator", "visualizer"}  # our own detectors hand these on to stock's
     # no evaluator and no pictures in what is handed on; and weights come from the checkpoint, not from the network
     given: dict[str, Any] = {key: False for key in ("evaluator", "visualizer", "pre_trained") if key in takes}
     if "pre_processor" in takes and (config := content.get("anomalib_pre_processor_config")):

@@ -49,16 +49,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-def data_of(root: Path) -> Visa:
-    return Visa(root, "one", train_batch_size=6, eval_batch_size=1, num_workers=0)
+def data_of(root: Path, batch: int = 6) -> Visa:
+    return Visa(root, "one", train_batch_size=batch, eval_batch_size=1, num_workers=0)
 
 
 @pytest.fixture(scope="package")
 def train(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    def trained(name: str = "Patchcore", size: int = 48, **arguments: Any) -> Path:
+    def trained(name: str = "Patchcore", size: int = 48, batch: int = 6, **arguments: Any) -> Path:
         seed_everything(0, verbose=False)
         made: Any = getattr(detectors, name, None) or getattr(anomalib.models, name)
-        detector = made(**arguments, pre_processor=BackbonePreProcessor(size), visualizer=False)
+        detector = made(**{"pre_processor": BackbonePreProcessor(size), "visualizer": False, **arguments})
         engine = Engine(
             default_root_dir=tmp_path_factory.mktemp(name),
             accelerator="cpu",
@@ -67,7 +67,7 @@ def train(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
             logger=False,
             enable_progress_bar=False,
         )
-        engine.fit(detector, datamodule=data_of(images))
+        engine.fit(detector, datamodule=data_of(images, batch))
         return Path(engine.trainer.checkpoint_callback.best_model_path)
 
     return trained
