@@ -30,8 +30,8 @@ demo: $(INSTALLED)
 
 # one thread for each of several processes: most tests are too small for more
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --durations 30 --ignore tests/deploy
-# a process of their own: the runtimes that they load have ended one that had run hundreds of other tests
-PYTEST_DEPLOY := -m pytest --durations 10 tests/deploy
+# processes of their own: the runtimes that they load have ended one that had run hundreds of other tests
+PYTEST_DEPLOY := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10 tests/deploy
 
 test: $(INSTALLED) lint
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow' $(PYTEST_ARGS)

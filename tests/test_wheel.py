@@ -153,6 +153,8 @@ def test_stock_train_predict_and_export(run: Run, configs: Path, home: Path, con
     assert len(list(results.rglob("images/contact_sheet.png"))) == 1
     assert "Contact sheet of the images:" in printed
 
+    if config != CONFIGS[0]:  # what follows is the same for both
+        return
     run(*ANOMALIB, "predict", *common, *SAMPLE, "--ckpt_path", str(checkpoint))
     for export_type, suffix in (("torch", ".pt"), ("onnx", ".onnx")):
         model = ("--ckpt_path", str(checkpoint), "--export_type", export_type, "--input_size", "[256, 256]")

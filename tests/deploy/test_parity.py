@@ -99,7 +99,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "Rad": {"backbone": TRANSFORMER, "layers": [3, 6]},
     "SuperADD": {"backbone": TRANSFORMER, "layers": [3, 6], "patch_size": 224},
 }
-#: detector and format -> how what is exported fails: the reasons are in docs/upstream.md
+#: detector and format -> how what is exported fails; docs/results/deploy.md has the reasons
 FAULTS = {
     ("MHPatchcore", "openvino"): "scores differ",
     ("GeneralAD", "torch"): "_forward",

@@ -350,20 +350,21 @@ base = torch.randn(8, 1, 1024, 1024, generator=generator).div_(2).exp_()
 target = torch.zeros(8, 1024, 1024, dtype=torch.bool)
 target[6:, 300:500, 300:500] = True
 base[:, 0][target] += 1
-for step in range(250):
-    batch = SimpleNamespace(score=base + step / 250, target=target)
+for step in range(75):
+    batch = SimpleNamespace(score=base + step / 75, target=target)
     for metric in metrics:
         metric.update(batch)
 for metric in metrics:
     assert 0 < metric.compute() < 1
-    assert int(metric.positives.sum() + metric.negatives.sum()) == 2000 * 2**20
+    assert int(metric.positives.sum() + metric.negatives.sum()) == 600 * 2**20
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_2000_maps_of_a_megapixel_in_2_gib() -> None:
+def test_600_maps_of_a_megapixel_in_2_gib() -> None:
+    """Whose scores alone would take more."""
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", MEMORY], cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     assert int(done.stdout) < 2 * 2**20, f"{int(done.stdout) / 2**20:.2f} GiB"
