@@ -282,7 +282,13 @@ def read_table(path: Path, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
     """
     # labels stay text: a backbone may be called "1", a category "NA"
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(TEXT, str),
+            keep_default_na=False,
+            na_values=[""],
+            float_precision="round_trip",  # before pandas 3, the default may be off by the last digit
+        )
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is not a table of results ({error}): give a CSV of 'anomalib-spd report'") from None
     if missing := [column for column in columns if column not in table]:

@@ -143,7 +143,7 @@ def _heatmap(scores: Scores, index: int) -> str:
 def _as_seen(path: str, sizes: dict[str, Any], mode: str) -> str | None:
     """Return an image or a mask as the detector saw it, resized and cropped; ``None`` where the file is gone."""
     try:
-        with Image.open(path) as file:
+        with Image.open(Path(path)) as file:  # Pillow 10 has no OSError for the empty path of a good image's mask
             image = file.convert(mode)
     except OSError:
         return None

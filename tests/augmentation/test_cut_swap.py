@@ -242,5 +242,7 @@ def test_maps_stay_each_images_own_on_the_same_batch() -> None:
 def test_compiles_with_a_map_as_one_graph() -> None:
     torch._dynamo.reset()
     image, saliency, swap = torch.rand(2, 3, 24, 32), torch.rand(2, 1, 24, 32), RandomCutSwap()
+    torch.manual_seed(0)
     out = torch.compile(swap, fullgraph=True, backend="eager")(image, saliency=saliency)
-    assert (out == swap(image, params=swap._params)).all()
+    torch.manual_seed(0)
+    assert (out == swap(image, saliency=saliency)).all()

@@ -1,5 +1,6 @@
 """``anomalib-spd recipes``, and recipes by name in every command."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,8 @@ def test_the_list_does_not_import_torch() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("finetune", "--config", "finetune/adapt", "--data", "anomalib.data.Visa"), "Option 'name' is required"),
-        (("finetune", "--config", "finetune/adapt", "--name", "x"), "Option 'data' is required"),
+        (("finetune", "--config", "finetune/adapt", "--data", "anomalib.data.Visa"), r"\bname\W is required"),
+        (("finetune", "--config", "finetune/adapt", "--name", "x"), r"\bdata\W is required"),
         (("finetune", "--config", "finetune/adapt", "--nme", "x"), "Unrecognized arguments: --nme x"),
         (("pretrain", "--config", "pretrain/small"), 'Parser key "model"'),
         (("pretrain", "--config", "pretrain/simsiam_spd", "--trainer.max_steps", "two"), "Got value: two"),
@@ -118,7 +119,7 @@ def test_wrong_usage_is_one_line_and_writes_nothing(
     assert caught.value.code == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert message in err
+    assert re.search(message, err)
     assert err.endswith(f"('anomalib-spd {args[0]} --help all' has all options)\n")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
