@@ -260,3 +260,51 @@ def test_neither_pages_nor_pictures_nor_paths_with_spaces_are_tracked() -> None:
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     assert not [path for path in tracked.split("\0") if path.endswith((".svg", ".html")) or " " in path]
+
+
+def test_the_longer_trainings_can_be_recomputed() -> None:
+    metrics = ["image_AUROC", "pixel_AUPR"]
+    runs = pd.read_csv(REPOSITORY / "results" / "longer.csv", dtype={"seeds": str})
+    runs["trainings"] = runs.form + runs.steps.map("{:.0f}".format) + "@" + runs.way.map("{:.2f}".format)
+    # of each group of judges, then of these: castings are a group, and their faint defects are of another
+    by_group = runs.groupby(["part", "balance", "trainings", "seeds", "group"], dropna=False)[metrics].mean()
+    means = by_group.groupby(level=[0, 1, 2, 3], dropna=False).mean()
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 25. ") : text.index("## What is to be tried next")]
+    tables = [
+        [fields(line) for line in part.splitlines()] for part in section.split("\n\n") if part.startswith("| form |")
+    ]
+    search, confirmation = ({row[0].strip("*"): row[1:] for row in table[2:]} for table in tables)
+
+    def gains(part: str, balance: str, trainings: str, seeds: str | None = None) -> pd.DataFrame:
+        found = means.loc[part, balance, trainings]
+        base = means.loc[part, balance, "basenan@0.00"].iloc[0]
+        return (found if seeds is None else found.loc[[seeds]]) - base
+
+    for name, trainings, seeds in (
+        ("250 steps", "drawn250@1.00", "0"),
+        ("250 steps, halfway", "drawn250@0.50", None),
+        ("mean of the weights of three trainings of 250 steps", "drawn250@1.00", "0+1+2"),
+        ("the same, three quarters of the way", "drawn250@0.75", "0+1+2"),
+        ("the same, halfway", "drawn250@0.50", "0+1+2"),
+        ("1,000 steps", "drawn1000@1.00", "0"),
+        ("1,000 steps, halfway", "drawn1000@0.50", "0"),
+    ):
+        expected: list[float] = []
+        for balance in ("rms", "var"):
+            each = gains("search", balance, trainings, seeds)
+            if seeds is None:
+                each = each.loc[["0", "1", "2"]]
+            expected += [value for metric in metrics for value in each[metric]]
+        printed = [float(number) for field in search[name][1:] for number in field.split(", ")]
+        assert printed == pytest.approx(expected, abs=6e-4), name
+    for name, trainings in (
+        ("1,000 steps", "drawn1000@1.00"),
+        ("1,000 steps, halfway", "drawn1000@0.50"),
+        ("eta 0", "eta 01000@1.00"),
+    ):
+        expected = [
+            value for balance in ("rms", "var") for value in gains("confirmation", balance, trainings)[metrics].mean()
+        ]
+        printed = [float(field.strip("*").partition(" ")[0]) for field in confirmation[name]]
+        assert printed == pytest.approx(expected, abs=6e-4), name
