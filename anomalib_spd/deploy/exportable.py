@@ -96,7 +96,8 @@ class ExportablePatchcore(PatchcoreModel):
     """The network of stock PatchCore, with the same scores and maps but for rounding.
 
     A runtime's search for the index of a minimum takes three times the product that gives the distances. The index is read at the
-    farthest location alone, so it is looked for there; and the square root is taken of the nearest distances alone.
+    farthest location alone, so it is looked for there; and the square root is taken of the nearest distances alone. It is pickled as
+    stock's.
     """
 
     @classmethod
@@ -105,6 +106,9 @@ class ExportablePatchcore(PatchcoreModel):
         model = cls.__new__(cls)
         model.__dict__.update(stock.__dict__)
         return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (PatchcoreModel,), self.__getstate__()
 
     def nearest_neighbors(self, embedding: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
         """Return stock's distances and indices; for one neighbor, the indices are all 0: none is read.

@@ -1,12 +1,19 @@
 """Parts in forms that runtimes compute sooner: torchvision and stock anomalib are the oracles."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 
+from anomalib_spd.deploy.detector import load
+from anomalib_spd.deploy.export import Exporter
 from anomalib_spd.deploy.exportable import ExportablePatchcore, ResizeByProducts
+from tests.conftest import reloads_checkpoints
+
+pytestmark = reloads_checkpoints
 
 
 @pytest.mark.parametrize("kind", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
@@ -29,3 +36,10 @@ def test_patchcore_is_stocks(neighbors: int, points: int) -> None:
     found, expected = ExportablePatchcore.of(stock)(images), stock(images)
     torch.testing.assert_close(found.pred_score, expected.pred_score, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-5)
+
+
+def test_a_torch_file_is_stocks_whatever_was_exported_before(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    exporter = Exporter(load(checkpoint, "Patchcore"), tmp_path, tmp_path / "scratch")
+    exporter.export("onnx")
+    assert b"anomalib_spd" not in exporter.export("torch").read_bytes()
