@@ -142,7 +142,7 @@ class DefectFolder(ImageBatches):
         normal: folder with a folder of good images for each further category; see :class:`CategoryFolder`.
         weights: how often categories, by their names, are drawn; 1 for those not named. Near relatives share one weight. One of
             weight 0 is left out. A category of ``root`` without defects, or whose defects have no masks, is refused otherwise.
-        defect_share: share of batches with defects, drawn at random.
+        defect_share: share of batches with defects, drawn at random; 0: none, and ``root`` and ``datamodule`` are left out.
         batches: in an epoch, per device.
         batch_size: images of a category per step and device, two or more.
         replay_images: folder of images, or text file with one path per line.
@@ -157,7 +157,8 @@ class DefectFolder(ImageBatches):
         ``(B, 1, image_size, image_size)``, 0 or 1.
 
     Raises:
-        ValueError: if a value is out of range, a category has too few images or no masks, a name is used twice or unknown.
+        ValueError: if a value is out of range, a category has too few images or no masks, a name is used twice or unknown, or
+            ``defect_share`` is 0 and there are defects, or no good images.
         FileNotFoundError: if a folder does not exist or holds no category.
     """
 
@@ -181,10 +182,8 @@ class DefectFolder(ImageBatches):
                 "batch_size must be 2 or more, batches 1 or more, replay_per_batch must not be negative, got "
                 f"{batch_size}, {batches} and {replay_per_batch}"
             )
-        if not 0 < defect_share <= 1:
-            raise ValueError(
-                f"defect_share must be above 0 and at most 1, got {defect_share}; CategoryFolder has no defects"
-            )
+        if not 0 <= defect_share <= 1:
+            raise ValueError(f"defect_share must be from 0 to 1, got {defect_share}")
         if negative := {name: weight for name, weight in (weights or {}).items() if weight < 0}:
             raise ValueError(f"weights must not be negative, got {negative}")
         self.replay = replay_per_batch if replay_images is not None else 0
@@ -225,14 +224,13 @@ class DefectFolder(ImageBatches):
             FileNotFoundError: if a folder does not exist or holds no category or image.
         """
         everything = self.categories()
-        normal = ImageIndex.of(self.normal) if self.normal is not None else None
+        normal = ImageIndex.of(self.normal, option="--data.normal") if self.normal is not None else None
         normal_names = list(normal.classes) if normal else []
         names = {*normal_names, *(each.name for each in everything)}
         if unknown := sorted(set(self.weights) - names):
             raise ValueError(f"weights names {first_few(unknown)}, but the categories are {', '.join(sorted(names))}")
         found = [each for each in everything if self._weight(each.name) > 0]
-        if not found:
-            raise ValueError("no category with defects: give root or datamodule, and a weight above 0")
+        self._check_share([each.name for each in found], normal)
         files, masks, labels = list[Path](), list[Path | None](), list[int]()
         for number, each in enumerate(found):
             self._check(each)
@@ -249,7 +247,31 @@ class DefectFolder(ImageBatches):
             index = index.with_background(ImageIndex.of(self.replay_images or "", option=REPLAY_OPTION))
         self._masks = masks + [None] * (len(index) - len(masks))
         self._weights = [self._weight(name) for name in (*(each.name for each in found), *normal_names)]
-        return index, f"The categories {first_few(each.name for each in found)}"
+        return index, f"The categories {first_few(each.name for each in found) or self.normal}"
+
+    def _check_share(self, with_defects: Sequence[str], normal: ImageIndex | None) -> None:
+        """Refuse categories of a training without defects, or too few images of either kind."""
+        if self.defect_share:
+            if not with_defects:
+                raise ValueError(
+                    "no category with defects: give root or datamodule, and a weight above 0, or defect_share 0"
+                )
+            return
+        if with_defects:
+            raise ValueError(
+                f"defect_share is 0, but {first_few(with_defects)} may have defects: leave root and datamodule out"
+            )
+        if normal is None:
+            raise ValueError(
+                "defect_share is 0, so normal is needed: a folder with a folder of good images per category"
+            )
+        size = self.batch_size - self.replay
+        counts = zip(normal.classes, np.bincount(normal.labels, minlength=len(normal.classes)), strict=True)
+        most = max((int(count) for name, count in counts if self._weight(name) > 0), default=0)
+        if most < size:
+            raise ValueError(
+                f"{self.normal} has at most {most} images of a category with a weight above 0, but a batch takes {size}"
+            )
 
     def _weight(self, name: str) -> float:
         return float(self.weights.get(name, 1.0))

@@ -133,7 +133,7 @@ VISA = ("--data", "anomalib.data.Visa")
     [
         *((("pretrain", f"pretrain/{name}_spd"), "imagenet/train", "root") for name in ("supervised", "moco", "dense")),
         (("pretrain", "pretrain/cross_image_spd"), "imagenet/train", "replay_images"),
-        (("pretrain", "pretrain/cross_image_spd_real"), "defects", "root"),
+        (("pretrain", "pretrain/cross_image_spd_real"), "categories", "normal"),
         (("twoclass", "twoclass/classifier"), "visa", "root"),
         (("finetune", "finetune/adapt", *VISA, "--name", "new"), "visa", "root"),
     ],

@@ -108,6 +108,13 @@ def test_a_category_may_be_given_by_itself_and_good_images_may_be_its_own(tree: 
     assert {int(labels[0]) for _, labels, masks in batches if masks.any()} == {0, 1}
 
 
+def test_good_images_alone_train_where_no_batch_has_defects(tree: Path) -> None:
+    batches = _batches((), normal=tree / "normal", defect_share=0)
+    assert not any(masks.any() for _, _, masks in batches)
+    assert {int(images[0, 0, 0, 0]) for images, _, _ in batches} == {200, 220}
+    assert all((images == images[:1]).all() for images, _, _ in batches)
+
+
 def test_weights_choose_categories_and_leave_out(tree: Path) -> None:
     batches = _batches(
         tree / "defects",
@@ -192,7 +199,15 @@ def test_errors(tree: Path) -> None:
         (ValueError, "several categories are named gear", [tree / "defects", tree / "defects" / "gear"], {}),
         (FileNotFoundError, "nowhere does not exist", tree / "nowhere", {}),
         (FileNotFoundError, "holds no category", tree / "background", {}),
-        (ValueError, "defect_share must be above 0", tree, {"defect_share": 0.0}),
+        (ValueError, "defect_share must be from 0 to 1, got -0.1", tree, {"defect_share": -0.1}),
+        (ValueError, "defect_share is 0, but gear, nut, pcb may have defects", tree / "defects", {"defect_share": 0}),
+        (ValueError, "defect_share is 0, so normal is needed", (), {"defect_share": 0}),
+        (
+            ValueError,
+            "normal has at most 4 images of a category with a weight above 0, but a batch takes 5",
+            (),
+            {"defect_share": 0, "normal": tree / "normal", "batch_size": 5},
+        ),
         (ValueError, "weights must not be negative", tree, {"weights": {"gear": -1}}),
         (ValueError, "batch_size must be 2 or more, batches 1 or more, .* got 1, 40 and 4", tree, {"batch_size": 1}),
         (ValueError, "batches 1 or more, .* got 4, 0 and 4", tree, {"batches": 0}),

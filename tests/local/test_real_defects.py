@@ -97,8 +97,10 @@ def sets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_recipe_trains_a_backbone(sets: Path, tmp_path: Path) -> None:
-    """Without one of the categories, as in a judgement by it."""
+@pytest.mark.parametrize("with_defects", [True, False])
+def test_the_recipe_trains_a_backbone(sets: Path, tmp_path: Path, with_defects: bool) -> None:
+    """With defects of all categories but one, as in a judgement by it; and on good images alone."""
+    defects = ("--data.root", str(sets / "defects"), "--data.defect_share", "0.6", "--data.weights={nut: 0}")
     run = tmp_path / "run"
     arguments = [
         *(
@@ -110,8 +112,8 @@ def test_the_recipe_trains_a_backbone(sets: Path, tmp_path: Path) -> None:
         ),
         *("--model.init_args.pretrained", "false", "--model.init_args.image_size", "32"),
         *("--model.init_args.layers=[blocks.1,blocks.2]", "--model.init_args.frozen=[conv_stem,bn1,blocks.0]"),
-        *("--data.init_args.root", str(sets / "defects"), "--data.init_args.normal", str(sets / "normal")),
-        *("--data.init_args.weights={nut: 0}", "--data.init_args.batch_size", "4", "--data.init_args.batches", "6"),
+        *("--data.init_args.normal", str(sets / "normal"), *(defects if with_defects else ())),
+        *("--data.init_args.batch_size", "4", "--data.init_args.batches", "6"),
         *("--data.init_args.replay_images", str(sets / "photographs"), "--data.init_args.replay_per_batch", "1"),
         *("--data.init_args.image_size", "40", "--data.init_args.num_workers", "0"),
         *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(run)),
