@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: what anomalib names the outputs of its detectors
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 #: images ``(B, 3, H, W)``, float32 in [0, 1] -> ``pred_score``, ``anomaly_map``, and so on, those that the detector has
 Scorer = Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
 
@@ -68,7 +70,8 @@ def _openvino(path: Path, threads: int) -> Scorer:
     # without the hint, OpenVINO computes in bfloat16 on processors that can
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     model = openvino.Core().compile_model(path, "CPU", options)
-    names = [each.any_name for each in model.outputs]
+    # an output may have names of the operations behind it, too
+    names = [name for each in model.outputs for name in each.names if name in OUTPUTS]
 
     def score(images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         found = model(images)

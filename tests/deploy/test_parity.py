@@ -122,6 +122,12 @@ def test_detectors_of_transformers(detector: str, transformer: None, train: Trai
     hold(detector, train(detector, size=size, batch=1, **TRANSFORMERS[detector]), tmp_path)
 
 
+@pytest.mark.slow
+def test_a_detector_without_maps(train: Train, tmp_path: Path) -> None:
+    """Of which OpenVINO names the score after the operation that makes it, too."""
+    hold("Ganomaly", train("Ganomaly", n_features=8, latent_vec_size=10), tmp_path)
+
+
 def hold(detector: str, checkpoint: Path, folder: Path) -> None:
     """Hold every format to what was trained."""
     name = f"anomalib_spd.detectors.{detector}" if hasattr(detectors, detector) else detector
