@@ -245,7 +245,7 @@ def count_parts(parts: Parts, detector: Patchcore, model: PatchcoreModel) -> Non
     parts.count(backbone, "forward", "backbone")
     for method in ("generate_embedding", "reshape_embedding"):
         parts.count(model, method, "embedding")
-    parts.count(model, "_nearest" if isinstance(detector, FastPatchcore) else "nearest_neighbors", "neighbors")
+    parts.count(model, "nearest_neighbors", "neighbors")
     parts.count(model, "compute_anomaly_score", "score")
     parts.count(model.feature_pooler, "forward", "embedding")
     # what is left of it

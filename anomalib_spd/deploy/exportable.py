@@ -11,8 +11,7 @@ from anomalib.pre_processing.utils.transform import convert_center_crop_transfor
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
 
-#: locations of an image whose distances to the memory bank are in one matrix
-_LOCATIONS = 1024
+from anomalib_spd.detectors.patchcore import FastPatchcoreModel
 
 
 def make_exportable(detector: AnomalibModule, *, pickled: bool) -> None:
@@ -23,7 +22,8 @@ def make_exportable(detector: AnomalibModule, *, pickled: bool) -> None:
       anti-aliasing and does without, and its own takes twice the time of a small network.
     - A Gaussian blur is one convolution of 33 x 33; two of 33 are equal but for rounding. On a CPU, the one takes longer than the
       whole of a small network.
-    - PatchCore asks for the nearest point of the memory bank at each location, and needs it at one: see :class:`ExportablePatchcore`.
+    - PatchCore asks for the nearest point of the memory bank at each location, and needs it at one: see
+      :class:`~anomalib_spd.detectors.patchcore.FastPatchcoreModel`.
 
     Args:
         detector: that :func:`~anomalib_spd.deploy.detector.load` returned; it is changed.
@@ -35,7 +35,7 @@ def make_exportable(detector: AnomalibModule, *, pickled: bool) -> None:
         transform = copy.deepcopy(pre_processor.transform)
         pre_processor.export_transform = transform if pickled else _without_resize(transform)
     if isinstance(detector.model, PatchcoreModel) and not pickled:
-        detector.model = ExportablePatchcore.of(detector.model)
+        detector.model = FastPatchcoreModel.of(detector.model)
     for module in [*detector.modules()]:
         for name, part in [*module.named_children()]:
             if isinstance(part, GaussianBlur2d) and part.padding == "same" and part.border_type == "reflect":
@@ -90,56 +90,6 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 _KERNELS = {InterpolationMode.BILINEAR: _linear, InterpolationMode.BICUBIC: _cubic}
-
-
-class ExportablePatchcore(PatchcoreModel):
-    """The network of stock PatchCore, with the same scores and maps but for rounding.
-
-    A runtime's search for the index of a minimum takes three times the product that gives the distances. The index is read at the
-    farthest location alone, so it is looked for there; and the square root is taken of the nearest distances alone. It is pickled as
-    stock's.
-    """
-
-    @classmethod
-    def of(cls, stock: PatchcoreModel) -> "ExportablePatchcore":
-        """Return the same network, with the same tensors."""
-        model = cls.__new__(cls)
-        model.__dict__.update(stock.__dict__)
-        return model
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return object.__new__, (PatchcoreModel,), self.__getstate__()
-
-    def nearest_neighbors(self, embedding: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
-        """Return stock's distances and indices; for one neighbor, the indices are all 0: none is read.
-
-        Args:
-            embedding: ``(N, D)``.
-            n_neighbors: number K.
-
-        Returns:
-            Distances and indices: ``(N,)`` for one neighbor, ``(N, K)`` for more.
-        """
-        if n_neighbors > 1:
-            return super().nearest_neighbors(embedding, n_neighbors)
-        bank = self.memory_bank
-        squares = bank.square().sum(1)
-        least = [(squares - 2 * (part @ bank.T)).amin(1) for part in embedding.split(_LOCATIONS)]
-        distances = (torch.cat(least) + embedding.square().sum(1)).clamp(min=0).sqrt()
-        return distances, torch.zeros_like(distances, dtype=torch.long)
-
-    def compute_anomaly_score(self, patch_scores: Tensor, locations: Tensor, embedding: Tensor) -> Tensor:
-        """Return stock's scores ``(B,)``.
-
-        Args:
-            patch_scores: ``(B, N)``, distances.
-            locations: not read.
-            embedding: ``(B * N, D)``.
-        """
-        batch = len(patch_scores)
-        farthest = embedding.reshape(batch, -1, embedding.shape[-1])[torch.arange(batch), patch_scores.argmax(1)]
-        nearest = self.euclidean_dist(farthest, self.memory_bank).argmin(1)
-        return super().compute_anomaly_score(patch_scores, nearest[:, None].expand_as(locations), embedding)
 
 
 def _without_resize(transform: Transform) -> nn.Module:

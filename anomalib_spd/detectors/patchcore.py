@@ -55,11 +55,15 @@ class FastPatchcore(Patchcore):
 
 
 class FastPatchcoreModel(PatchcoreModel):
-    """The network of stock PatchCore, faster at prediction; in training, under export and with a tiler it is stock's.
+    """The network of stock PatchCore, faster at prediction; it is pickled as stock's.
 
+    - One matrix product gives the distances to the memory bank; the square root is taken of the nearest ones alone, and the index of
+      the nearest point is looked for at the farthest location alone, where it is read. In an exported file, a search for the indices
+      takes three times the product.
     - The backbone works on channels-last images, and its batch norm is part of its convolutions: a copy, made at the first images.
-    - One matrix product gives the distances to the memory bank, and the square root is taken of the nearest ones alone.
     - Enlarging the scores and blurring them is linear and separable: a small matrix on either side of them does both.
+
+    The last two are left out in training, under export, with a tiler, and in half precision.
     """
 
     @classmethod
@@ -85,7 +89,7 @@ class FastPatchcoreModel(PatchcoreModel):
         Raises:
             ValueError: where the memory bank is empty.
         """
-        # the bank is to be stock's bit for bit; the difference of squares takes more digits than half precision has
+        # the bank is to be stock's bit for bit
         is_stock = (
             self.training
             or self.tiler is not None
@@ -100,7 +104,7 @@ class FastPatchcoreModel(PatchcoreModel):
         maps = self.generate_embedding({layer: self.feature_pooler(each) for layer, each in features.items()})
         batch, _, height, width = maps.shape
         embedding = self.reshape_embedding(maps)
-        distances, nearest = (each.view(batch, -1) for each in self._nearest(embedding))
+        distances, nearest = (each.view(batch, -1) for each in self.nearest_neighbors(embedding, 1))
         scores = self.compute_anomaly_score(distances, nearest, embedding)
         rows, columns = (
             self._enlarge_and_blur(*sizes) for sizes in zip((height, width), images.shape[-2:], strict=True)
@@ -118,13 +122,36 @@ class FastPatchcoreModel(PatchcoreModel):
             self._folded = versions, fold_batch_norm(self.feature_extractor, images)
         return self._folded[1]
 
-    def _nearest(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distance to the nearest point of the bank, and its number, ``(N,)`` each, of ``(N, D)``."""
+    def nearest_neighbors(self, embedding: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor]:
+        """Return stock's distances and indices; for one neighbor and in float32, the indices are all 0, since none is read.
+
+        Args:
+            embedding: ``(N, D)``.
+            n_neighbors: number K.
+
+        Returns:
+            Distances and indices: ``(N,)`` for one neighbor, ``(N, K)`` for more.
+        """
+        if n_neighbors > 1 or self.memory_bank.dtype != torch.float32:
+            return super().nearest_neighbors(embedding, n_neighbors)
         squares = self.memory_bank.square().sum(1)
         # chunks whose products stay in a core's cache
-        found = [torch.addmm(squares, chunk, self.memory_bank.T, alpha=-2).min(1) for chunk in embedding.split(_ROWS)]
-        least = torch.cat([each.values for each in found]) + embedding.square().sum(1)
-        return least.clamp_min_(0).sqrt_(), torch.cat([each.indices for each in found])
+        least = [torch.addmm(squares, part, self.memory_bank.T, alpha=-2).amin(1) for part in embedding.split(_ROWS)]
+        distances = (torch.cat(least) + embedding.square().sum(1)).clamp(min=0).sqrt()
+        return distances, torch.zeros_like(distances, dtype=torch.long)
+
+    def compute_anomaly_score(self, patch_scores: Tensor, locations: Tensor, embedding: Tensor) -> Tensor:
+        """Return stock's scores ``(B,)``.
+
+        Args:
+            patch_scores: ``(B, N)``, distances.
+            locations: not read.
+            embedding: ``(B * N, D)``.
+        """
+        batch = len(patch_scores)
+        farthest = embedding.reshape(batch, -1, embedding.shape[-1])[torch.arange(batch), patch_scores.argmax(1)]
+        nearest = self.euclidean_dist(farthest, self.memory_bank).argmin(1)
+        return super().compute_anomaly_score(patch_scores, nearest[:, None].expand_as(locations), embedding)
 
     def _enlarge_and_blur(self, size: int, image_size: int) -> Tensor:
         """Return the matrix ``(image_size, size)`` that does to a column of scores what stock's anomaly map generator does."""

@@ -12,10 +12,12 @@ from anomalib.cli.cli import AnomalibCLI
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.models import Patchcore
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from lightning.pytorch import seed_everything
 
 from anomalib_spd.data import Sample
 from anomalib_spd.detectors import FastPatchcore, k_center_greedy
+from anomalib_spd.detectors.patchcore import FastPatchcoreModel
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from tests.conftest import reloads_checkpoints
 
@@ -102,6 +104,20 @@ def test_scores_and_maps_are_stocks(shape: tuple[int, ...], num_neighbors: int) 
         if one is not None:
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
     assert found.anomaly_map.shape == (shape[0], 1, *shape[2:])
+
+
+@pytest.mark.parametrize("neighbors", [1, 5])
+@pytest.mark.parametrize("points", [3, 400])
+def test_any_network_and_few_points_are_stocks(neighbors: int, points: int) -> None:
+    stock = PatchcoreModel(["layer1", "layer2"], "test_resnet", pre_trained=False, num_neighbors=neighbors).eval()
+    images = torch.randn(3, 3, 64, 96)
+    stock.train()
+    bank = stock(images)
+    stock.eval()
+    stock.memory_bank = bank[torch.randperm(len(bank))[:points]] + 0.1 * torch.randn(points, bank.shape[1])
+    found, expected = FastPatchcoreModel.of(stock)(images), stock(images)
+    torch.testing.assert_close(found.pred_score, expected.pred_score, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, rtol=1e-4, atol=1e-5)
 
 
 def test_an_empty_bank_is_refused() -> None:
