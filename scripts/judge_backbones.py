@@ -2,7 +2,7 @@ r"""Judges backbones on sets of real defects: PatchCore at two balances of the l
 
 The protocol of docs/experiments.md, section 26: layers at one root mean square (rms), or at one standard deviation about
 their mean over locations (var), both measured on the good training images. An arm is a name and the backbones of its
-trainings; the first arm is what the others are compared with::
+trainings; each is compared with those before it::
 
     python scripts/judge_backbones.py --data FOLDER --output results/judged.csv \
         --arms base=efficientnet_lite0_in1k SPD=my_spd_0,my_spd_1,my_spd_2
@@ -15,6 +15,7 @@ import argparse
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -89,10 +90,7 @@ def main() -> None:
         | {"balance": balance, "coreset_sampling_ratio": ratio}
         | {metric: judged[backbone, name][f"{balance}.{ratio}.{metric}"][:, 0].mean() for metric in METRICS}
         for arm, backbones in arms.items()
-        for backbone in backbones
-        for name in options.sets
-        for balance in BALANCES
-        for ratio in RATIOS
+        for backbone, name, balance, ratio in product(backbones, options.sets, BALANCES, RATIOS)
     ]
     write_text(options.output, pd.DataFrame(rows).round(4).to_csv(index=False))
     table = pd.DataFrame(differences(judged, arms, options.sets))
@@ -199,19 +197,18 @@ def predicted(bank: Tensor, queries: Tensor, data: Set, ratio: float) -> Iterato
 
 
 def differences(judged: Any, arms: dict[str, list[str]], sets: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the arms minus the first, means over the sets; a resample draws trainings and coresets as well."""
-    base, *others = arms
-    for arm in others:
-        for balance in BALANCES:
-            for ratio in RATIOS:
-                for metric in METRICS:
-                    key = f"{balance}.{ratio}.{metric}"
-                    a, b = (drawn(judged, arms[each], sets, key) for each in (arm, base))
-                    found = interval(float(a[0] - b[0]), a[1:] - b[1:])
-                    yield {"arm": arm, "minus": base, "balance": balance, "coreset_sampling_ratio": ratio} | {
-                        "metric": metric,
-                        **found._asdict(),
-                    }
+    """Yield each arm minus each before it, means over the sets; a resample draws images, trainings and coresets."""
+    for (minus, arm), balance, ratio, metric in product(combinations(arms, 2), BALANCES, RATIOS, METRICS):
+        a, b = (drawn(judged, arms[each], sets, f"{balance}.{ratio}.{metric}") for each in (arm, minus))
+        found = interval(float(a[0] - b[0]), a[1:] - b[1:])._asdict()
+        yield {
+            "arm": arm,
+            "minus": minus,
+            "balance": balance,
+            "coreset_sampling_ratio": ratio,
+            "metric": metric,
+            **found,
+        }
 
 
 def drawn(judged: Any, backbones: list[str], sets: list[str], key: str) -> Floats:

@@ -312,37 +312,29 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
 
 
 def test_the_figures_of_what_ships_can_be_recomputed() -> None:
-    """The table of section 26 from the intervals, these from the rows of single backbones, and the README's from the table."""
+    """The differences from the rows of single backbones, the tables of section 26 and the README's from the differences."""
     results = REPOSITORY / "results"
     metrics = ["image_AUROC", "pixel_AUPR_step"]
-    runs = (
-        pd.read_csv(results / "ships.csv").groupby(["arm", "balance", "coreset_sampling_ratio", "set"])[metrics].mean()
-    )
-    by_arm = runs.groupby(level=[0, 1, 2]).mean()
-    differences = pd.read_csv(results / "ships.intervals.csv").set_index(
-        ["arm", "balance", "coreset_sampling_ratio", "metric"]
-    )
-    for (arm, balance, ratio, metric), row in differences.iterrows():
-        expected = by_arm.loc[arm, balance, ratio][metric] - by_arm.loc["base", balance, ratio][metric]
+    keys = ["balance", "coreset_sampling_ratio"]
+    runs = pd.read_csv(results / "ships.csv").groupby(["arm", *keys, "set"])[metrics].mean()
+    means = runs.groupby(level=[0, 1, 2]).mean()
+    differences = pd.read_csv(results / "ships.intervals.csv").set_index(["arm", "minus", *keys, "metric"])
+    for (arm, minus, *where, metric), row in differences.iterrows():
+        expected = means.loc[(arm, *where)][metric] - means.loc[(minus, *where)][metric]
         assert row["value"] == pytest.approx(expected, abs=2e-4)
+
+    def check(field: str, *where: object) -> None:
+        printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", field)]
+        assert printed == pytest.approx(differences.loc[where][["value", "low", "high"]].tolist(), abs=6e-4)
+
     text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
     section = text[text.index("## 26. ") : text.index("## What is to be tried next")]
-    printed = 0
-    for row in map(fields, section.splitlines()):
-        if len(row) != 6 or row[0] not in {"halfway", "eta 0", "clean"}:
-            continue
-        arm, ratio = row[0], float(row[1])
-        for field, (balance, metric) in zip(row[2:], product(("rms", "var"), metrics), strict=True):
-            found = differences.loc[arm, balance, ratio, metric]
-            assert numbers_of(field) == pytest.approx(found[["value", "low", "high"]].tolist(), abs=6e-4)
-            printed += 1
-    assert printed == 24
+    rows = [row for row in map(fields, section.splitlines()) if " minus " in row[0]]
+    assert len(rows) == 8
+    for head, ratio, *cells in rows:
+        for cell, (balance, metric) in zip(cells, product(("rms", "var"), metrics), strict=True):
+            check(cell, *head.split(" minus "), balance, float(ratio), metric)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    row = next(fields(line) for line in readme.splitlines() if line.startswith("| mean of seven development sets"))
-    for field, metric in zip(row[1:], metrics, strict=True):
-        found = differences.loc["halfway", "rms", 0.01, metric]
-        assert numbers_of(field) == pytest.approx(found[["value", "low", "high"]].tolist(), abs=6e-4)
-
-
-def numbers_of(field: str) -> list[float]:
-    return [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", field)]
+    (row,) = (fields(line) for line in readme.splitlines() if line.startswith("| mean of seven development sets"))
+    for cell, metric in zip(row[1:], metrics, strict=True):
+        check(cell, "halfway", "base", "rms", 0.01, metric)
