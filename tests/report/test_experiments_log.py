@@ -338,3 +338,32 @@ def test_the_figures_of_what_ships_can_be_recomputed() -> None:
     (row,) = (fields(line) for line in readme.splitlines() if line.startswith("| mean of seven development sets"))
     for cell, metric in zip(row[1:], metrics, strict=True):
         check(cell, "halfway", "base", "rms", 0.01, metric)
+
+
+def test_the_thresholds_can_be_recomputed() -> None:
+    runs = pd.read_csv(REPOSITORY / "results" / "thresholds.csv")
+    of_runs = runs.groupby(["set", "detector", "arm"])[["f1", "fpr", "fnr"]].mean()
+    intervals = pd.read_csv(REPOSITORY / "results" / "thresholds.intervals.csv", keep_default_na=False)
+    differences = intervals[intervals.measure == "f1"].set_index(["a", "b", "set", "detector"])
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 24. ") : text.index("## 25. ")]
+    rows = [row for row in map(fields, section.splitlines()) if len(row) == 12 and row[0] in {*runs["set"]}]
+    assert len(rows) == 14
+    columns = [("f1", arm) for arm in ("ours", "Perlin", "percentile", "oracle")]
+    columns += [(rate, arm) for rate in ("fpr", "fnr") for arm in ("ours", "Perlin", "percentile")]
+    for name, detector, *cells in rows:
+        for cell, (measure, arm) in zip(cells, columns, strict=True):
+            assert float(cell) == pytest.approx(of_runs.loc[(name, detector, arm), measure], abs=6e-3)
+    rows = [row for row in map(fields, section.splitlines()) if len(row) == 4 and row[0].startswith("ours")]
+    assert len(rows) == 4
+    for head, *cells in rows:
+        a, _, b = head.partition(" minus ")
+        for cell, detector in zip(cells, ("both", "PatchCore 0.01", "PaDiM"), strict=True):
+            printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", cell)]
+            found = differences.loc[a, b, "mean", detector][["value", "low", "high"]].tolist()
+            assert printed == pytest.approx(found[: len(printed)], abs=6e-4)
+    means = runs.groupby(["detector", "set", "arm"])["f1"].mean().groupby("arm").mean()
+    for arm, other in (("ours", "Perlin"), ("ours", "percentile"), ("ours", "oracle")):
+        assert differences.loc[arm, other, "mean", "both"]["value"] == pytest.approx(
+            means[arm] - means[other], abs=2e-4
+        )
