@@ -29,6 +29,7 @@ from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import backbone_parameter
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Cell, Scores
+from anomalib_spd.benchmark.threshold import operating_point
 from anomalib_spd.data.masks import has_masks
 from anomalib_spd.data.ready import fingerprint, naming_unreadable, set_up
 from anomalib_spd.files import digest
@@ -138,11 +139,13 @@ def run(plan: Plan, shared: SharedFeatures | None = None) -> tuple[dict[str, Any
         fit = time.perf_counter() - started + (saved_in_fit := _saved_seconds(shared))
         engine.test(model, datamodule=data, verbose=False)
         inference = recorder.seconds + (saved_in_test := _saved_seconds(shared))
+        scores = recorder.scores()
+        point = operating_point(model, data, scores)
     # as if the cell had run alone, like its parts
     total = time.perf_counter() - start + saved_in_fit + saved_in_test
     seconds = {"fit": fit, "inference": inference, "total": total}
-    scores = recorder.scores()
     record = describe(plan, engine.trainer, data, recorder, scores, seconds)
+    record |= {"operating_point": point} if point else {}
     return {**record, "features_shared": is_shared, "peak_memory_bytes": _peak_memory()}, scores
 
 

@@ -22,6 +22,11 @@ RUNS = "runs.csv"
 COLUMNS = ("backbone", "sha256", "detector", "category", "seed", "status")
 #: columns that stay text when a table of results is read
 TEXT = ("backbone", "sha256", "detector", "category", "status", "a", "b", "categories", "seeds", "metric")
+#: columns of a table of runs where defects are drawn on the validation images
+OPERATING_POINT = (
+    *("image_threshold", "false_alarms", "good_images", "false_alarms_low", "false_alarms_high"),
+    *("test_false_alarms", "test_missed"),
+)
 
 #: shares of the normal images' pixels for which ``Scores`` has the score above which they lie
 FALSE_POSITIVE_RATES = np.logspace(0, -4, 81)
@@ -195,7 +200,7 @@ def _check_record(cell: Cell, record: dict[str, Any]) -> None:
     wrong += ["seed"] * (not isinstance(cell.seed, int)) + ["status"] * (record["status"] not in ("done", "failed"))
     wrong += [name for name, value in record["metrics"].items() if not 0 <= value <= 1]
     wrong += [name for name, value in record.get("seconds", {}).items() if not 0 <= value < math.inf]
-    mappings = ("sizes", "backbone", "config", "versions", "undefined", "published")
+    mappings = ("sizes", "backbone", "config", "versions", "undefined", "published", "operating_point")
     wrong += [name for name in mappings if not isinstance(record.get(name) or {}, dict)]
     if record["status"] == "failed":
         wrong += [name for name in ("type", "message") if not isinstance(record["error"][name], str)]
@@ -251,6 +256,8 @@ def runs_table(results: Iterable[Result]) -> pd.DataFrame:
     - ``fit_seconds``, ``inference_seconds``, ``total_seconds``, ``features_shared``, ``peak_memory_bytes``;
     - ``train_images``, ``train_anomalous``, ``test_normal``, ``test_anomalous``, ``coreset_sampling_ratio``;
     - ``image_size``, ``crop``, ``map``: ``HEIGHTxWIDTH`` in pixels;
+    - where defects are drawn on the validation images, ``image_threshold``, ``false_alarms`` among ``good_images``,
+      ``false_alarms_low`` and ``false_alarms_high`` (per 1,000, 95 %), ``test_false_alarms`` and ``test_missed``;
     - ``device``, ``threads``, ``error`` (type and message), and for each package ``version_PACKAGE``.
 
     Args:
@@ -298,6 +305,9 @@ def read_table(path: Path, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
 
 def _row(result: Result) -> dict[str, Any]:
     record, cell = result.record, result.cell
+    point = dict(record.get("operating_point") or {})
+    if point:
+        point["false_alarms_low"], point["false_alarms_high"] = point["interval_per_1000"]
     backbone, sizes, error = record.get("backbone", {}), dict(record.get("sizes", {})), record.get("error")
     sizes |= {key: "x".join(map(str, sizes[key])) for key in ("image_size", "crop", "map") if sizes.get(key)}
     return {
@@ -317,6 +327,7 @@ def _row(result: Result) -> dict[str, Any]:
         **{f"{name}_seconds": value for name, value in record.get("seconds", {}).items()},
         **{key: record.get(key) for key in ("features_shared", "peak_memory_bytes")},
         **sizes,
+        **{key: point[key] for key in OPERATING_POINT if point},
         **{key: record.get(key) for key in ("device", "threads")},
         "error": one_line(f"{error['type']}: {error['message']}") if error else None,
         **{f"version_{package}": number for package, number in record.get("versions", {}).items()},

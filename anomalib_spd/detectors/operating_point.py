@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 JSON, PAGE = "operating_point.json", "operating_point.md"
 CONFIDENCE = 0.95
+#: false alarms per 1,000 good parts
+PROMISES = (1, 5, 10, 50)
 
 
 class OperatingPoint(Callback):
@@ -42,7 +44,7 @@ class OperatingPoint(Callback):
         ValueError: where a promise is not within (0, 1000); in training, where the detector has no threshold.
     """
 
-    def __init__(self, output_dir: Path | str | None = None, promises: Sequence[float] = (1, 5, 10, 50)) -> None:
+    def __init__(self, output_dir: Path | str | None = None, promises: Sequence[float] = PROMISES) -> None:
         if not all(0 < each < 1000 for each in promises):
             raise ValueError(
                 f"`promises` are false alarms per 1,000 good parts, above 0 and below 1000. Got {list(promises)}."
@@ -97,7 +99,7 @@ class OperatingPoint(Callback):
         logger.info("Operating point: %s", folder / PAGE)
 
 
-def describe(alarms: int, good: int, promises: Sequence[float]) -> dict[str, Any]:
+def describe(alarms: int, good: int, promises: Sequence[float] = PROMISES) -> dict[str, Any]:
     """Return what a count of false alarms says.
 
     Args:

@@ -15,7 +15,9 @@ from jinja2 import Environment, FileSystemLoader
 from markdown_it import MarkdownIt
 from markupsafe import escape
 
+from anomalib_spd.detectors.operating_point import PROMISES
 from anomalib_spd.files import write_text
+from anomalib_spd.metrics.binomial import trials_needed
 from anomalib_spd.report import plots, run_metadata, tables
 from anomalib_spd.report.bootstrap import Interval
 from anomalib_spd.report.comparison import MEAN, GridResults, Pair, load
@@ -66,6 +68,7 @@ class DetectorSection(NamedTuple):
     results: Table
     differences: Table
     forest: Plot | None
+    operating_points: Table | None
     published: Sequence[Comparison]
     curves: Sequence[tuple[str, Plot]]
     heatmaps: Sequence[HeatmapGrid]
@@ -97,6 +100,7 @@ def write_report(results: Path, output: Path, *, images: bool = True, resamples:
         "metadata": run_metadata.metadata_tables(grid),
         "with_images": images,
         "gradient": gradient(),
+        "needed": {rate: trials_needed(rate / 1000) for rate in PROMISES},
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
     environment.filters["markdown"] = escape_markdown
@@ -187,6 +191,7 @@ def _detector_section(grid: GridResults, detector: str, images: bool) -> Detecto
         tables.results_table(grid, detector),
         tables.differences_table(grid, detector),
         _forest(grid, path, f"{detector}: differences by category", rows, grid.pairs_of(detector), grid.intervals),
+        tables.operating_points_table(grid, detector),
         comparisons(grid, detector),
         curves,
         heatmap_grids(grid, grid.pairs[0], detector, images=images) if grid.pairs else [],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from anomalib_spd.benchmark.results import OPERATING_POINT
 from anomalib_spd.files import one_line
 from anomalib_spd.metrics.table import METRICS
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED
@@ -49,6 +50,28 @@ def differences_table(grid: GridResults, detector: str) -> Table:
     of = of.assign(**{"text": bold, "A minus B": [str(pair) for pair in map(" minus ".join, of[["a", "b"]].values)]})
     labels = {metric: LABELS[metric] for metric in BOOTSTRAPPED}
     return _by_category(grid, of, "A minus B", [str(pair) for pair in grid.pairs_of(detector)], labels)
+
+
+def operating_points_table(grid: GridResults, detector: str) -> Table | None:
+    """Return the threshold of each cell whose validation set has drawn defects, and its false alarms and missed defects."""
+    if not set(OPERATING_POINT) <= set(grid.runs.columns):
+        return None
+    of = grid.runs[(grid.runs["detector"] == detector) & grid.runs["image_threshold"].notna()]
+    if of.empty:
+        return None
+    per_1000 = (1000 * of["false_alarms"] / of["good_images"]).map("{:.0f}".format)
+    low, high = (of[f"false_alarms_{end}"].map("{:.0f}".format) for end in ("low", "high"))
+    counts = of[["false_alarms", "good_images", "test_false_alarms", "test_normal", "test_missed", "test_anomalous"]]
+    alarms, good, test_alarms, normal, missed, anomalous = (counts[name].astype(int).astype(str) for name in counts)
+    table = {
+        **{name: of[name] for name in ("category", "backbone", "seed")},
+        "threshold": of["image_threshold"].map("{:.4g}".format),
+        "false alarms": alarms + " of " + good,
+        "per 1,000 good parts": per_1000 + " [" + low + ", " + high + "]",
+        "test: false alarms": test_alarms + " of " + normal,
+        "test: missed": missed + " of " + anomalous,
+    }
+    return to_table(pd.DataFrame(table), 2)
 
 
 def _by_category(

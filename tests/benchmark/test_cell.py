@@ -1,6 +1,8 @@
 """A cell is the run that its user would have started by hand."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ from anomalib.data import Visa
 from anomalib.engine import Engine
 from anomalib.metrics import Evaluator
 from anomalib.models import Padim, Patchcore
+from anomalib.models.components import AnomalibModule
 from lightning.pytorch import seed_everything
 
 from anomalib_spd.benchmark import cell
 from anomalib_spd.benchmark.features import SharedFeatures
 from anomalib_spd.benchmark.grid import Grid
 from anomalib_spd.benchmark.results import Cell
+from anomalib_spd.detectors.operating_point import JSON, OperatingPoint
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.metrics import AUROC, AUPR_step
 from tests.benchmark.grids import LAYERS, draw_images, small_grid, small_registry
@@ -71,6 +75,33 @@ def test_figures_are_those_of_stock_anomalib(
     (figures,) = engine.train(model, datamodule=data)
     assert figures == pytest.approx({name: record["metrics"][name] for name in figures}, abs=1e-6)
     assert len(scores.image_label) == 9
+
+
+def test_drawn_defects_choose_an_operating_point(root: Path) -> None:
+    """The threshold, and the false alarms at it, are those of anomalib's own run with the card."""
+    normal = plan(root, "PaDiM")
+    data = {
+        "class_path": "anomalib_spd.data.SyntheticValidation",
+        "init_args": {"datamodule": {**normal.data, "init_args": {**normal.data["init_args"], "category": "one"}}},
+    }
+    record, scores = cell.run(replace(normal, data=data, files_sha256=None))
+    point = record["operating_point"]
+    module = cell.ready_data(data)
+    seed_everything(normal.cell.seed, workers=True)
+    settings = {**normal.model["init_args"], "visualizer": False}
+    model = cell.build(AnomalibModule, {**normal.model, "init_args": settings})
+    folder = root / "card"
+    Engine(accelerator="cpu", callbacks=[OperatingPoint(folder)], logger=False, default_root_dir=folder).fit(
+        model, datamodule=module
+    )
+    card = json.loads((folder / JSON).read_text())
+    assert point["image_threshold"] == pytest.approx(card["image_threshold"], rel=1e-4)
+    assert {name: point[name] for name in card.keys() & point.keys() - {"image_threshold"}} == {
+        name: card[name] for name in card.keys() & point.keys() - {"image_threshold"}
+    }
+    flagged = scores.image_score > point["image_threshold"]
+    assert point["test_false_alarms"] == (flagged & ~scores.image_label).sum()
+    assert point["test_missed"] == (~flagged & scores.image_label).sum()
 
 
 def test_a_failure_tells_what_was_tried(root: Path) -> None:

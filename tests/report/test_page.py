@@ -16,13 +16,25 @@ import yaml
 from anomalib_spd.benchmark.results import Result
 from anomalib_spd.cli import report as report_command
 from anomalib_spd.cli.main import main
+from anomalib_spd.detectors.operating_point import describe
+from anomalib_spd.metrics.binomial import clopper_pearson
 from anomalib_spd.report import page as report
 from anomalib_spd.report.bootstrap import BOOTSTRAPPED, paired_bootstrap_ci
 from anomalib_spd.report.comparison import GridResults, load
 from anomalib_spd.report.page import write_report
 from anomalib_spd.report.tables import LABELS, format_difference
 from tests.conftest import REPOSITORY
-from tests.report.synthetic import FAILED, GRID, MISSING, RESAMPLES, SMALL, WITHOUT_MASKS, write_results
+from tests.report.synthetic import (
+    ANOMALOUS,
+    FAILED,
+    GRID,
+    MISSING,
+    NORMAL,
+    RESAMPLES,
+    SMALL,
+    WITHOUT_MASKS,
+    write_results,
+)
 
 DETECTORS, CATEGORIES, BACKBONES = (list(GRID[axis]) for axis in ("detectors", "categories", "backbones"))
 
@@ -236,6 +248,28 @@ def test_the_markdown_links_every_plot(written: Path, markdown: str) -> None:
     assert len(linked) == 1 + len(DETECTORS) * (1 + len(CATEGORIES))
     for path in linked:
         assert ElementTree.parse(written / path).getroot().tag.endswith("svg")
+
+
+def test_operating_points_of_drawn_defects_are_in_the_page_and_the_csv(small: Path, tmp_path: Path) -> None:
+    """Of cells that have one; a report of the CSV says the same."""
+    shutil.copytree(small, tmp_path / "grid")
+    for path in (tmp_path / "grid").rglob("cell.json"):
+        record = json.loads(path.read_text())
+        point = {"image_threshold": 23.456789, **describe(2, 40), "test_false_alarms": 3, "test_missed": 1}
+        path.write_text(
+            json.dumps(record | ({"operating_point": point} if record["cell"]["backbone"] == "SPD" else {}))
+        )
+    write_report(tmp_path / "grid", tmp_path / "report", resamples=RESAMPLES)
+    markdown = (tmp_path / "report/report.md").read_text()
+    (row,) = (line for line in markdown.splitlines() if "| 23.46 |" in line)
+    low, high = (1000 * each for each in clopper_pearson(2, 40))
+    assert row == (
+        f"| bottle | SPD | 0 | 23.46 | 2 of 40 | 50 [{low:.0f}, {high:.0f}] | 3 of {NORMAL} | 1 of {ANOMALOUS} |"
+    )
+    assert "at most 1, 5, 10, 50 false alarms per 1,000 good parts takes 2995, 598, 299, 59 good images" in markdown
+    assert "Operating points" in (tmp_path / "report/report.html").read_text()
+    write_report(tmp_path / "report/runs.csv", tmp_path / "again", resamples=RESAMPLES)
+    assert row in (tmp_path / "again/report.md").read_text()
 
 
 def test_a_single_backbone_has_no_verdict(small: Path, tmp_path: Path) -> None:
