@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from tests.conftest import REPOSITORY
 
@@ -367,3 +368,23 @@ def test_the_thresholds_can_be_recomputed() -> None:
         assert differences.loc[arm, other, "mean", "both"]["value"] == pytest.approx(
             means[arm] - means[other], abs=2e-4
         )
+
+
+def test_the_rank_correlations_can_be_recomputed() -> None:
+    runs = pd.read_csv(REPOSITORY / "results" / "ranking.csv")
+    stored = pd.read_csv(REPOSITORY / "results" / "ranking.intervals.csv").set_index(["metric", "set"])
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 27. ") : text.index("## What is to be tried next")]
+    rows = {row[0]: row[1:] for row in map(fields, section.splitlines()) if len(row) == 3}
+    for column, metric in enumerate(("image_AUROC", "pixel_AUPR_step")):
+        expected = {}
+        for name, of_set in runs.groupby("set"):
+            drawn, real = of_set[f"drawn_{metric}"], of_set[f"real_{metric}"]
+            if real.nunique() > 1:
+                expected[name] = float(spearmanr(drawn, real)[0])
+        expected["mean"] = sum(expected.values()) / len(expected)
+        assert {name for name, row in rows.items() if re.search(r"\d", row[column])} == {*expected}
+        for name, value in expected.items():
+            assert stored.loc[(metric, name), "value"] == pytest.approx(value, abs=0.01)  # ties of rounded figures
+            printed = [float(number) for number in re.findall(r"-?\d\.\d\d", rows[name][column])]
+            assert printed == pytest.approx(stored.loc[(metric, name)][["value", "low", "high"]].tolist(), abs=6e-3)
