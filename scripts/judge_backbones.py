@@ -29,14 +29,16 @@ from kornia.filters import gaussian_blur2d
 from lightning.pytorch import seed_everything
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from anomalib_spd.backbones import find, layers
 from anomalib_spd.backbones.layer_reader import LayerReader
 from anomalib_spd.benchmark.recorder import ScoreRecorder
+from anomalib_spd.benchmark.results import Scores
 from anomalib_spd.detectors import KCenterGreedy
 from anomalib_spd.files import atomic_write, write_text
-from anomalib_spd.metrics.areas import aupr_step, auroc
+from anomalib_spd.metrics.areas import aupr_step
 from anomalib_spd.report.bootstrap import bootstrap, interval
 
 SETS = ("bottle", "screw", "kolektor", "cookie", "toy", "paper_bft", "paper_brg")
@@ -184,16 +186,17 @@ def predicted(bank: Tensor, queries: Tensor, data: Set, ratio: float) -> Iterato
                 anomaly_map=maps[:, 0, ::2, ::2],
             )
         )
-        scores = recorder.scores()
-        order = torch.as_tensor(scores.image_score.argsort()[::-1].copy())
-        ranked = torch.as_tensor(scores.image_label)[order].double()
-        image = np.append(auroc(ranked, 1 - ranked).item(), bootstrap(scores, "image", RESAMPLES)["image_AUROC"])
-        if data.masks is None:
-            yield image, np.full_like(image, np.nan)
-            continue
-        counts = (torch.as_tensor(each.sum(axis=0)) for each in (scores.pixel_positive, scores.pixel_negative))
-        pixel = np.append(aupr_step(*counts).item(), bootstrap(scores, "pixel", RESAMPLES)["pixel_AUPR_step"])
-        yield image, pixel
+        yield with_resamples(recorder.scores(), RESAMPLES)
+
+
+def with_resamples(scores: Scores, resamples: int) -> tuple[Floats, Floats]:
+    """Return image AU-ROC and pixel AU-PR (step), each ``(1 + resamples,)``: the value first; NaN where there are no masks."""
+    value = roc_auc_score(scores.image_label, scores.image_score)
+    image = np.append(value, bootstrap(scores, "image", resamples)["image_AUROC"])
+    if not scores.pixel_positive.size:
+        return image, np.full_like(image, np.nan)
+    counts = (torch.as_tensor(each.sum(axis=0)) for each in (scores.pixel_positive, scores.pixel_negative))
+    return image, np.append(aupr_step(*counts).item(), bootstrap(scores, "pixel", resamples)["pixel_AUPR_step"])
 
 
 def differences(judged: Any, arms: dict[str, list[str]], sets: list[str]) -> Iterator[dict[str, Any]]:

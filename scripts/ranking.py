@@ -7,6 +7,7 @@ for each detector and set, and ``results/ranking.intervals.csv``: Spearman's ran
 
 import argparse
 import tempfile
+import warnings
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,10 @@ from anomalib.data import AnomalibDataset
 from anomalib.engine import Engine
 from anomalib.models import Padim
 from anomalib.models.components import AnomalibModule
+from judge_backbones import METRICS, with_resamples
 from lightning.pytorch import seed_everything
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import ConstantInputWarning, spearmanr
 from thresholds import SETS, validation
 
 from anomalib_spd.benchmark.features import SharedFeatures
@@ -30,8 +32,7 @@ from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.detectors import FastPatchcore
 from anomalib_spd.detectors.pre_processing import BackbonePreProcessor
 from anomalib_spd.files import atomic_write, write_text
-from anomalib_spd.metrics.areas import aupr_step, auroc
-from anomalib_spd.report.bootstrap import bootstrap, interval
+from anomalib_spd.report.bootstrap import interval
 
 BACKBONES = (
     "efficientnet_lite0_in1k",
@@ -43,7 +44,6 @@ LAYERS = (("blocks.2", "blocks.4"), ("blocks.1", "blocks.2", "blocks.4"))
 DETECTORS = ("PatchCore 0.01", "PatchCore 0.001", "PaDiM")
 #: drawn defects, real ones
 JUDGES = ("drawn", "real")
-METRICS = ("image_AUROC", "pixel_AUPR_step")
 SIZE = 256
 RESAMPLES = 500
 
@@ -126,14 +126,7 @@ def metrics(model: AnomalibModule, data: AnomalibDataset, masked: bool) -> dict[
                 anomaly_map=predicted.anomaly_map,
             )
         )
-    scores = recorder.scores()
-    ranked = torch.as_tensor(scores.image_label[scores.image_score.argsort()[::-1]]).double()
-    image = np.append(auroc(ranked, 1 - ranked).item(), bootstrap(scores, "image", RESAMPLES)["image_AUROC"])
-    pixel = np.full_like(image, np.nan)
-    if masked:
-        counts = (torch.as_tensor(each.sum(axis=0)) for each in (scores.pixel_positive, scores.pixel_negative))
-        pixel = np.append(aupr_step(*counts).item(), bootstrap(scores, "pixel", RESAMPLES)["pixel_AUPR_step"])
-    return dict(zip(METRICS, (image, pixel), strict=True))
+    return dict(zip(METRICS, with_resamples(recorder.scores(), RESAMPLES), strict=True))
 
 
 def correlations(found: dict[tuple[str, str, str], list[Floats]], sets: list[str]) -> list[dict[str, Any]]:
@@ -156,11 +149,9 @@ def correlations(found: dict[tuple[str, str, str], list[Floats]], sets: list[str
 
 def spearman(a: Floats, b: Floats) -> Floats:
     """Return the rank correlation ``(R,)`` of values ``(detectors, R)``; NaN where one of them has no spread."""
-    ranks = [rankdata(each, axis=0) for each in (a, b)]
-    first, second = (each - each.mean(axis=0) for each in ranks)
-    with np.errstate(invalid="ignore"):
-        made: Floats = (first * second).sum(axis=0) / np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        return np.array([spearmanr(one, other).statistic for one, other in zip(a.T, b.T, strict=True)])
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class FastPatchcoreModel(PatchcoreModel):
     - The backbone works on channels-last images, and its batch norm is part of its convolutions: a copy, made at the first images.
     - Enlarging the scores and blurring them is linear and separable: a small matrix on either side of them does both.
 
-    The last two are left out in training, under export, with a tiler, and in half precision.
+    The last two are left out in training, under export and with a tiler. In half precision the distances are stock's too.
     """
 
     @classmethod
