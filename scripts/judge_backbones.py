@@ -2,13 +2,13 @@ r"""Judges backbones on sets of real defects: PatchCore at two balances of the l
 
 The protocol of docs/experiments.md, section 26: layers at one root mean square (rms), or at one standard deviation about
 their mean over locations (var), both measured on the good training images. An arm is a name and the backbones of its
-trainings; each is compared with those before it::
+trainings, in which ``{set}`` stands for the set; each is compared with those before it::
 
     python scripts/judge_backbones.py --data FOLDER --output results/judged.csv \
         --arms base=efficientnet_lite0_in1k SPD=my_spd_0,my_spd_1,my_spd_2
 
 It writes the CSV, one row for each backbone, set, balance and ratio, and beside it ``NAME.intervals.csv``: the
-differences of the arms, means over the sets, with 95 % intervals over test images, trainings and coresets.
+differences of the arms, of each set and in the mean of all, with 95 % intervals over test images, trainings and coresets.
 """
 
 import argparse
@@ -74,21 +74,24 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/judged"), help="of backbones, so that a run goes on")
     options = parser.parse_args()
     arms = {name: backbones.split(",") for name, _, backbones in (arm.partition("=") for arm in options.arms)}
-    for backbone in (each for backbones in arms.values() for each in backbones):
-        find(backbone)  # fails, with the nearest names, before the work starts
+    all_backbones = dict.fromkeys(each for backbones in arms.values() for each in backbones)
+    for backbone, name in product(all_backbones, options.sets):
+        find(of_set(backbone, name))  # fails, with the nearest names, before the work starts
     judged: dict[tuple[str, str], Any] = {}
     for name in options.sets:
         data = None
-        for backbone in dict.fromkeys(each for backbones in arms.values() for each in backbones):
+        for template in all_backbones:
+            backbone = of_set(template, name)
             file = options.runs / f"{backbone}.{find(backbone).provenance.sha256[:8]}.{name}.npz"
             if not file.exists():
                 data = data or read(options.data / name)
                 with atomic_write(file) as opened:
                     np.savez_compressed(opened, allow_pickle=False, **judge(backbone, data))
                 print(f"{name}: {backbone}", flush=True)
-            judged[backbone, name] = dict(np.load(file))
+            judged[template, name] = dict(np.load(file))
     rows = [
-        {"arm": arm, "backbone": backbone, "sha256": find(backbone).provenance.sha256, "set": name}
+        {"arm": arm, "backbone": of_set(backbone, name)}
+        | {"sha256": find(of_set(backbone, name)).provenance.sha256, "set": name}
         | {"balance": balance, "coreset_sampling_ratio": ratio}
         | {metric: judged[backbone, name][f"{balance}.{ratio}.{metric}"][:, 0].mean() for metric in METRICS}
         for arm, backbones in arms.items()
@@ -98,6 +101,11 @@ def main() -> None:
     table = pd.DataFrame(differences(judged, arms, options.sets))
     write_text(options.output.with_suffix(".intervals.csv"), table.round(4).to_csv(index=False))
     print(table.round(3).to_string(index=False))
+
+
+def of_set(backbone: str, name: str) -> str:
+    """Return the backbone of a set, such as one that was adapted to it."""
+    return backbone.replace("{set}", name)
 
 
 def read(folder: Path) -> Set:
@@ -200,13 +208,19 @@ def with_resamples(scores: Scores, resamples: int) -> tuple[Floats, Floats]:
 
 
 def differences(judged: Any, arms: dict[str, list[str]], sets: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield each arm minus each before it, means over the sets; a resample draws images, trainings and coresets."""
-    for (minus, arm), balance, ratio, metric in product(combinations(arms, 2), BALANCES, RATIOS, METRICS):
-        a, b = (drawn(judged, arms[each], sets, f"{balance}.{ratio}.{metric}") for each in (arm, minus))
+    """Yield each arm minus each before it, in the mean of the sets and of each; a resample draws images, trainings and coresets."""
+    groups = {"mean": sets} | {name: [name] for name in sets}
+    for (minus, arm), balance, ratio, metric, (group, members) in product(
+        combinations(arms, 2), BALANCES, RATIOS, METRICS, groups.items()
+    ):
+        a, b = (drawn(judged, arms[each], members, f"{balance}.{ratio}.{metric}") for each in (arm, minus))
+        if np.isnan(a[0]):  # a set without masks
+            continue
         found = interval(float(a[0] - b[0]), a[1:] - b[1:])._asdict()
         yield {
             "arm": arm,
             "minus": minus,
+            "set": group,
             "balance": balance,
             "coreset_sampling_ratio": ratio,
             "metric": metric,
@@ -225,7 +239,8 @@ def drawn(judged: Any, backbones: list[str], sets: list[str], key: str) -> Float
     for name in sets:
         values = np.stack([judged[backbone, name][key] for backbone in backbones])
         means.append(np.append(values[..., 0].mean(), np.einsum("rtc,tcr->r", shares, values[..., 1:])))
-    return np.asarray(np.nanmean(means, axis=0))
+    found = [each for each in means if not np.isnan(each[0])]  # with masks
+    return np.mean(found, axis=0) if found else np.full(1 + RESAMPLES, np.nan)
 
 
 if __name__ == "__main__":
