@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 MAX_ASPECT = 16
 _WHITE_OF_16_BITS = 65535
 _ORIENTATION = 0x0112
-_SAID: set[str] = set()
+#: what was said of files in this process
+SAID: set[str] = set()
 
 
 def read_image(file: Path | str | BinaryIO, white: float | None = None) -> Tensor:
@@ -119,6 +120,6 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _say_once(image: Image.Image, fact: str) -> None:
-    if fact not in _SAID:
-        _SAID.add(fact)
+    if fact not in SAID:
+        SAID.add(fact)
         logger.warning("%s %s (said once)", getattr(image, "filename", "") or "an image", fact)

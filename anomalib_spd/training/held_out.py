@@ -17,10 +17,8 @@ from anomalib_spd.losses.local import anomaly_map
 
 #: weights that are compared: the backbone's, halfway, the trained ones
 FRACTIONS = (0.0, 0.5, 1.0)
-#: images of the memory, images held out, and defective ones, at most: seconds on a CPU
-MEMORY_IMAGES, HELD_OUT_IMAGES, DEFECTIVE_IMAGES = 150, 40, 120
-#: images held out, at least
-LEAST_IMAGES = 5
+#: images of the memory, and defective ones, at most: seconds on a CPU
+MEMORY_IMAGES, DEFECTIVE_IMAGES = 150, 120
 RATIO = 0.01
 BATCH = 16
 

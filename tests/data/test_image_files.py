@@ -24,7 +24,7 @@ GRAY = np.linspace(0, 255, 20 * 30).reshape(20, 30).astype(np.uint8)
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "_SAID", set())
+    monkeypatch.setattr(image_files, "SAID", set())
 
 
 def _stock(path: Path) -> Tensor:

@@ -3,6 +3,7 @@
 import multiprocessing
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,21 +132,23 @@ def test_two_processes_at_once(root: Path, tmp_path: Path) -> None:
 def test_the_slower_of_two_processes_discards_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "visa_pytorch/brick"
 
-    def overtaken(made: Path, _category: str) -> None:
-        (made / "ours").touch()
-        folder.mkdir()
-        (folder / "theirs").touch()
+    save = Image.Image.save
 
-    monkeypatch.setattr(sample, "_write_category", overtaken)
+    def overtaken(image: Image.Image, path: Path, **settings: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "theirs").touch()
+        save(image, path, **settings)
+
+    monkeypatch.setattr(Image.Image, "save", overtaken)
     assert _make(tmp_path, "brick") == folder
     assert [f.name for f in tmp_path.rglob("*")] == ["visa_pytorch", "brick", "theirs"]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(made: Path, _category: str) -> None:
+    def full(*_: object, **_settings: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sample, "_write_category", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left on device"):
         _make(tmp_path, "brick")
     assert not list((tmp_path / "visa_pytorch").iterdir())

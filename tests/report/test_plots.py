@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -121,12 +122,19 @@ def test_a_legend_stays_within_its_plot_and_off_the_curves(
     count: int, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(plots, "_svg", lambda figure, name: drawn.append(figure) or "")
+
+    class Kept(Figure):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            drawn.append(self)
+
+    monkeypatch.setattr(plots, "Figure", Kept)
     names = [label.format(number) for number in range(count)]
     intervals = {("image_AUROC", name): Interval(0.01, 0.002, 0.03, True) for name in names}
     rows, limits = [ForestRow("some category", intervals)] * 2, dict.fromkeys(HEADLINE, 0.1)
     forest("it", rows, limits, dict.fromkeys(names, SERIES[0]))
     plots.curves("it", {name: [scores(True)] for name in names})
+    assert len(drawn) == 2
     for figure in drawn:
         FigureCanvasAgg(figure).draw()
         (legend,) = figure.legends

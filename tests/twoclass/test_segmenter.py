@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from anomalib_spd.twoclass import Segmenter
+from anomalib_spd.twoclass import Segmenter, segmenter
 from anomalib_spd.twoclass.segmenter import SegmenterNetwork
 
 pytest.importorskip("segmentation_models_pytorch", reason="needs the extra [twoclass]")
@@ -52,7 +52,7 @@ def test_tiles_are_put_together_as_they_were_taken(size: tuple[int, int], monkey
         return images.mean(1, keepdim=True)
 
     # a network that looks at one pixel gives the same whole or in tiles
-    monkeypatch.setattr(network, "_whole", brightness)
+    monkeypatch.setattr(network.network, "forward", brightness)
     images = torch.rand(2, 3, *size)
     torch.testing.assert_close(network.logits(images), images.mean(1, keepdim=True))
     assert {shape[-2:] for shape in seen} == {(64, 64)}
@@ -62,8 +62,10 @@ def test_tiles_are_put_together_as_they_were_taken(size: tuple[int, int], monkey
 def test_an_image_no_larger_than_a_tile_passes_whole() -> None:
     torch.manual_seed(0)
     tiled = SegmenterNetwork(**SMALL_MODEL, tile=64).eval()
+    torch.manual_seed(0)
+    whole = SegmenterNetwork(**SMALL_MODEL).eval()
     images = torch.rand(1, 3, 64, 60)
-    torch.testing.assert_close(tiled.logits(images), tiled._whole(images))
+    torch.testing.assert_close(tiled.logits(images), whole.logits(images))
 
 
 def test_training_crops_tiles_and_keeps_images_and_masks_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ def test_training_crops_tiles_and_keeps_images_and_masks_together(monkeypatch: p
     monkeypatch.setattr(
         model.model, "logits", lambda images: seen.append(images) or torch.zeros(len(images), 1, 32, 32)
     )
-    monkeypatch.setattr(model, "_focal", lambda logits, masks: seen.append(masks))
+    monkeypatch.setattr(segmenter, "sigmoid_focal_loss", lambda logits, masks, *_, **_settings: seen.append(masks))
     model.training_loss(large)
     assert seen[0].shape == (32, 3, 32, 32)
     assert torch.equal(seen[0][:, :1], seen[1])
@@ -86,7 +88,9 @@ def test_training_crops_tiles_and_keeps_images_and_masks_together(monkeypatch: p
 def test_without_tiles_images_and_masks_are_flipped_together_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, seen = Segmenter(**SMALL_MODEL), batch(64), []
     monkeypatch.setattr(model.model, "logits", lambda given: seen.append(given) or torch.zeros(64, 1, 64, 64))
-    monkeypatch.setattr(model, "_focal", lambda logits, masks: seen.append(masks[:, 0].bool()))
+    monkeypatch.setattr(
+        segmenter, "sigmoid_focal_loss", lambda logits, masks, *_, **_settings: seen.append(masks[:, 0].bool())
+    )
     model.training_loss(images)
     flipped = (seen[0] == images.image.flip(-1)).flatten(1).all(1)
     same = (seen[0] == images.image).flatten(1).all(1)

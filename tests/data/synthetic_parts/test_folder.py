@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_spd.data.synthetic_parts import PartCategory, folder, make_parts
+from anomalib_spd.data.synthetic_parts import PartCategory, make_parts
 
 
 def test_content(tmp_path: Path) -> None:
@@ -47,10 +47,10 @@ def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **_settings: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "_write_category", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(
         OSError, match=r"cannot write the synthetic parts \(No space left on device\); choose another root"
     ):
