@@ -18,12 +18,12 @@ from anomalib_spd.data.ready import check_root
 from anomalib_spd.files import atomic_write, sha256_of
 from anomalib_spd.training.checkpoint import LastCheckpoint
 from anomalib_spd.training.fit import LAST, fit, trainer_options
-from anomalib_spd.training.held_out import MEMORY_IMAGES, Adaptation, between, choose, compare_on_held_out
+from anomalib_spd.training.held_out import MEMORY_IMAGES, Adaptation, compare_on_held_out
 from anomalib_spd.training.module import TrainingModule
 
-#: checkpoint of weights between the backbone's and the trained ones
-CHOSEN = "chosen.ckpt"
-WEIGHTS = {0.0: "the backbone's own", 0.5: "halfway", 1.0: "trained"}
+#: checkpoint of a backbone that is kept as it was
+KEPT = "kept.ckpt"
+OWN, TRAINED = "the backbone's own", "trained"
 
 
 def finetune(
@@ -58,9 +58,9 @@ def finetune(
         batch_size: images a step.
         image_size: height and width that images are resized to, pixels.
         num_workers: processes that decode images.
-        holdout: share of the normal images that are not trained on. By faint defects that are drawn on them the weights are chosen:
-            the trained ones, halfway from the backbone's, or the backbone's own where the training does not help; see
-            :func:`~anomalib_spd.training.held_out.compare_on_held_out`. 0 takes the trained ones.
+        holdout: share of the normal images that are not trained on. Faint defects are drawn on them, and where these are not found
+            better than before the training, the backbone is kept as it was; see
+            :func:`~anomalib_spd.training.held_out.compare_on_held_out`. 0 takes the trained weights.
         white: value of white of images with one channel of more than 8 bits; see
             :func:`~anomalib_spd.data.image_files.read_image`.
         seed: of the run; None leaves the generators as they are.
@@ -127,25 +127,20 @@ def _chosen(training: Adaptation, batches: NormalImages, checkpoints: Path) -> t
     assert batches.images is not None, "the training had some"
     memory = torch.stack([batches.images[number][0] for number in range(min(MEMORY_IMAGES, len(batches.images)))])
     held_out = batches.held_out()
-    results = compare_on_held_out(training, memory, held_out)
-    best = choose(results)
+    before, after = compare_on_held_out(training, memory, held_out)
+    is_kept = before.total >= after.total
     print(f"Faint defects drawn on {len(held_out)} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
-    for each in results:
-        print(
-            f"  {WEIGHTS[each.fraction]}: {each.image_auroc:.3f} / {each.pixel_aupr:.3f}{' <- chosen' if each == best else ''}"
-        )
-    recipe = f"{WEIGHTS[best.fraction]} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
-    if best.fraction == 1:
+    for name, scores, is_chosen in ((OWN, before, is_kept), (TRAINED, after, not is_kept)):
+        print(f"  {name}: {scores.image_auroc:.3f} / {scores.pixel_aupr:.3f}{' <- chosen' if is_chosen else ''}")
+    recipe = f"{OWN if is_kept else TRAINED} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
+    if not is_kept:
         return checkpoints / LAST, recipe
-    if best.fraction == 0:
-        print("The backbone is kept as it was: no gain on your parts.")
+    print("The backbone is kept as it was: no gain on your parts.")
     content = torch.load(checkpoints / LAST, weights_only=True)
-    content["state_dict"] |= {
-        f"encoder.{key}": each for key, each in between(training, best.fraction).state_dict().items()
-    }
-    with atomic_write(checkpoints / CHOSEN) as file:
+    content["state_dict"] |= {f"encoder.{key}": each for key, each in training.teacher.state_dict().items()}
+    with atomic_write(checkpoints / KEPT) as file:
         torch.save(content, file)
-    return checkpoints / CHOSEN, recipe
+    return checkpoints / KEPT, recipe
 
 
 def check_new_name(name: str, folder: Path | str, backbone: str | None = None) -> bool:
@@ -168,5 +163,5 @@ def check_new_name(name: str, folder: Path | str, backbone: str | None = None) -
 
 def _is_made_of(name: str, checkpoints: Path) -> bool:
     """Return whether a registered backbone was made of a run's checkpoint."""
-    files = [file for file in (checkpoints / LAST, checkpoints / CHOSEN) if file.is_file()]
+    files = [file for file in (checkpoints / LAST, checkpoints / KEPT) if file.is_file()]
     return backbones.find(name).provenance.checkpoint_sha256 in map(sha256_of, files)

@@ -62,9 +62,9 @@ def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Lightning's ``ModelCheckpoint``, but what is due at an epoch's last step is saved at the end of that epoch.
+    """Lightning's ``ModelCheckpoint``, but what is due at an epoch's or the run's last step is saved at the end of that epoch.
 
-    Between the two, Lightning has counted the step but not the epoch: a run that resumes there counts its epochs wrong, and
+    A training may change its weights there, after its last step. Between the two, Lightning has counted the step but not the epoch: a run that resumes there counts its epochs wrong, and
     repeats an epoch where it is stopped there again. A checkpoint of an epoch's end is marked as such; otherwise Lightning
     would count the epoch (in runs with ``max_steps`` an empty one too) and the step in its logs twice.
     """
@@ -72,8 +72,8 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if a checkpoint is due and the epoch is not over (a Lightning hook)."""
-        if not trainer.is_last_batch:
+        """Save if a checkpoint is due, and neither the epoch nor the run is over (a Lightning hook)."""
+        if not trainer.is_last_batch and trainer.global_step < trainer.estimated_stepping_batches:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,5 @@
-"""Chooses how far an adaptation goes, by normal images that it was not trained on, with faint defects drawn on them."""
+"""Judges an adaptation by normal images that it was not trained on, with faint defects drawn on them."""
 
-import copy
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -15,8 +13,6 @@ from anomalib_spd.detectors import KCenterGreedy
 from anomalib_spd.losses import patch_embedding
 from anomalib_spd.losses.local import anomaly_map
 
-#: weights that are compared: the backbone's, halfway, the trained ones
-FRACTIONS = (0.0, 0.5, 1.0)
 #: images of the memory, and defective ones, at most: seconds on a CPU
 MEMORY_IMAGES, DEFECTIVE_IMAGES = 150, 120
 RATIO = 0.01
@@ -38,12 +34,10 @@ class HeldOutScores(NamedTuple):
     """How well a detector finds faint defects on images that were held out.
 
     Attributes:
-        fraction: how far the weights are from the backbone's (0) to the trained ones (1).
         image_auroc: AU-ROC of images.
         pixel_aupr: AU-PR of pixels.
     """
 
-    fraction: float
     image_auroc: float
     pixel_aupr: float
 
@@ -55,28 +49,27 @@ class HeldOutScores(NamedTuple):
 
 @torch.no_grad()
 def compare_on_held_out(training: Adaptation, memory: Tensor, held_out: Tensor) -> list[HeldOutScores]:
-    """Judge the backbone, the trained weights and those halfway, on the same images.
+    """Judge the backbone and the trained weights on the same images.
 
     PatchCore with a coreset of 1 % in small: a memory of training images, and the held-out images as they are and with faint
     defects. Random states are restored.
 
-    Source: ours. The halfway weights are those of Wortsman et al., Robust fine-tuning of zero-shot models (CVPR 2022).
+    Source: ours.
 
     Args:
-        training: its encoder ends as it was.
+        training: the networks that are compared; they do not change.
         memory: training images, uint8 ``(M, 3, H, W)``.
         held_out: normal images that were not trained on, uint8 ``(N, 3, H, W)``.
 
     Returns:
-        The scores by ``FRACTIONS``.
+        The scores of the backbone, and those of the trained weights.
     """
     defective, masks = draw_faint_defects(held_out, min(DEFECTIVE_IMAGES, 8 * len(held_out)), seed=0)
     queries = torch.cat([held_out, defective])
     masks = torch.cat([torch.zeros(len(held_out), *masks.shape[1:]), masks])[:, 0, ::4, ::4].flatten() > 0
     labels = torch.arange(len(queries)) >= len(held_out)
     results = []
-    for fraction in FRACTIONS:
-        network = between(training, fraction)
+    for network in (training.teacher, training.encoder):
         bank = _coreset(_embed(training, network, memory).movedim(1, -1).flatten(0, 2))
         scores, maps = [], []
         for batch in queries.split(BATCH):
@@ -87,22 +80,8 @@ def compare_on_held_out(training: Adaptation, memory: Tensor, held_out: Tensor) 
             maps.append(anomaly_map(distances, queries.shape[-2:])[:, ::4, ::4].flatten())
         image_auroc = binary_auroc(_to_unit(torch.cat(scores)), labels)
         pixel_aupr = binary_average_precision(_to_unit(torch.cat(maps)), masks.long())
-        results.append(HeldOutScores(fraction, image_auroc.item(), pixel_aupr.item()))
+        results.append(HeldOutScores(image_auroc.item(), pixel_aupr.item()))
     return results
-
-
-def choose(results: Sequence[HeldOutScores]) -> HeldOutScores:
-    """Return the best; of equal ones the nearest to the backbone."""
-    return max(results, key=lambda each: (each.total, -each.fraction))
-
-
-def between(training: Adaptation, fraction: float) -> nn.Module:
-    """Return a network with weights between the backbone's (0) and the trained ones (1), in eval mode."""
-    network: nn.Module = copy.deepcopy(training.encoder).eval()
-    with torch.no_grad():
-        for weight, original in zip(network.parameters(), training.teacher.parameters(), strict=True):
-            weight.lerp_(original, 1 - fraction)
-    return network
 
 
 def _embed(training: Adaptation, network: nn.Module, images: Tensor) -> Tensor:

@@ -10,18 +10,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from anomalib_spd.local import CrossImageSPD, DenseSPD
 from anomalib_spd.losses import mean_square
+from anomalib_spd.training.checkpoint import LastCheckpoint
 
 IMAGES = torch.randint(0, 255, (8, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def _trained(method: type, folder: Path, **settings: Any) -> Any:
-    """The method after two epochs of two steps on a small network."""
+def _trained(method: type, folder: Path, max_steps: int = -1, **settings: Any) -> Any:
+    """The method after two epochs of two steps on a small network, or fewer steps."""
     seed_everything(0)
     layers = {"layers": ("blocks.1", "blocks.2"), "frozen": ("conv_stem", "bn1", "blocks.0")}
     model = method(backbone="test_efficientnet", pretrained=False, image_size=64, **layers, **settings)
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=2,
+        max_steps=max_steps,
+        callbacks=[LastCheckpoint(folder, filename="last", enable_version_counter=False, every_n_train_steps=1)],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -31,9 +34,15 @@ def _trained(method: type, folder: Path, **settings: Any) -> Any:
     return model
 
 
+@pytest.mark.parametrize("max_steps", [-1, 3])
 @pytest.mark.parametrize("method", [CrossImageSPD, DenseSPD])
-def test_weights_are_interpolated_once_after_the_last_step(method: type, tmp_path: Path) -> None:
-    whole, half = (_trained(method, tmp_path, equalize_rms=False, interpolation=each) for each in (1.0, 0.5))
+def test_weights_are_interpolated_once_after_the_last_step(method: type, max_steps: int, tmp_path: Path) -> None:
+    whole, half = (
+        _trained(method, tmp_path / str(each), max_steps, equalize_rms=False, interpolation=each) for each in (1.0, 0.5)
+    )
+    stored = torch.load(tmp_path / "0.5" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, weight in half.encoder.named_parameters():
+        assert torch.equal(stored[f"encoder.{name}"], weight)
     moved = 0
     for before, trained, between in zip(
         *(each.parameters() for each in (whole.teacher, whole.encoder, half.encoder)), strict=True
