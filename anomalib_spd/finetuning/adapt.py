@@ -18,7 +18,7 @@ def adapt(
     datamodule: AnomalibDataModule | Sequence[AnomalibDataModule],
     name: str,
     *,
-    backbone: str = "efficientnet_lite0_in1k",
+    backbone: str = "efficientnet_lite0_spd",
     layers: Sequence[str] | None = None,
     frozen: Sequence[str] | None = None,
     folder: Path | str = Path("runs/finetune"),
@@ -35,7 +35,7 @@ def adapt(
 
     The same as ``anomalib-spd adapt``, with the settings of the recipe ``finetune/adapt``: the same call, given again, resumes an
     interrupted run, and changes nothing where it is done. Where the training does not help by faint defects drawn on images
-    held out, the new name has the weights of the backbone as it was.
+    held out, the new name has the weights of the backbone as it was. The new name has the backbone's licence too.
 
     Args:
         datamodule: anomalib's; or several, of all of which one backbone is made.
@@ -47,7 +47,7 @@ def adapt(
         batch_size: images a step; half of them are the memory.
         image_size: height and width that images are resized to, pixels: as the detector will see them.
         num_workers: processes that decode images.
-        holdout: share of the normal images by which the weights are chosen; 0 takes the trained ones.
+        holdout: share of the normal images that tell whether the training helps; 0 takes the trained weights.
         seed: of the run; None leaves the generators as they are.
         max_steps: of the training.
         settings: other arguments of :class:`~anomalib_spd.local.CategoryAdaptation`, such as ``{"eta": 0}``.

@@ -312,34 +312,82 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         assert printed == pytest.approx(expected, abs=6e-4), name
 
 
-def test_the_figures_of_what_ships_can_be_recomputed() -> None:
-    """The differences from the rows of single backbones, the tables of section 26 and the README's from the differences."""
+@pytest.mark.parametrize(
+    ("name", "section", "arms"),
+    [
+        ("ships", 26, ["halfway", "clean"]),
+        ("lite2", 28, ["halfway", "eta 0"]),
+        ("adapted", 29, ["SPD", "adapted", "from clean"]),
+    ],
+)
+def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
+    """The differences from the rows of single backbones, the section's tables from both."""
     results = REPOSITORY / "results"
     metrics = ["image_AUROC", "pixel_AUPR_step"]
     keys = ["balance", "coreset_sampling_ratio"]
-    runs = pd.read_csv(results / "ships.csv").groupby(["arm", *keys, "set"])[metrics].mean()
+    judged = pd.read_csv(results / f"{name}.csv")
+    runs = judged.groupby(["arm", *keys, "set"])[metrics].mean()
     means = runs.groupby(level=[0, 1, 2]).mean()
-    differences = pd.read_csv(results / "ships.intervals.csv").set_index(["arm", "minus", "set", *keys, "metric"])
-    for (arm, minus, name, *where, metric), row in differences.iterrows():
-        figures = means if name == "mean" else runs.xs(name, level="set")
+    differences = pd.read_csv(results / f"{name}.intervals.csv").set_index(["arm", "minus", "set", *keys, "metric"])
+    for (arm, minus, group, *where, metric), row in differences.iterrows():
+        figures = means if group == "mean" else runs.xs(group, level="set")
         expected = figures.loc[(arm, *where)][metric] - figures.loc[(minus, *where)][metric]
         assert row["value"] == pytest.approx(expected, abs=2e-4)
 
-    def check(field: str, *where: object) -> None:
-        printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", field)]
-        assert printed == pytest.approx(differences.loc[where][["value", "low", "high"]].tolist(), abs=6e-4)
-
     text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
-    section = text[text.index("## 26. ") : text.index("## What is to be tried next")]
-    rows = [row for row in map(fields, section.splitlines()) if len(row) == 6 and " minus " in row[0]]
-    assert len(rows) == 8
-    for head, ratio, *cells in rows:
+    text = text[text.index(f"## {section}. ") :]
+    rows = [*map(fields, text[: text.index("\n## ")].splitlines())]
+    compared = [row for row in rows if len(row) == 6 and " minus " in row[0]]
+    assert len(compared) >= 6
+    for head, ratio, *cells in compared:
         for cell, (balance, metric) in zip(cells, product(("rms", "var"), metrics), strict=True):
-            check(cell, *head.split(" minus "), "mean", balance, float(ratio), metric)
+            found = differences.loc[(*head.split(" minus "), "mean", balance, float(ratio), metric)]
+            printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", cell)]
+            assert printed == pytest.approx(found[["value", "low", "high"]].tolist(), abs=6e-4), head
+            assert cell.startswith("**") == found["excludes_zero"], head
+
+    at_rms = judged[(judged["balance"] == "rms") & (judged["coreset_sampling_ratio"] == 0.01)].set_index(["arm", "set"])
+    by_set = [row for row in rows if len(row) == 2 + 2 * len(arms) and ("base", row[0]) in at_rms.index]
+    assert len(by_set) == 7
+    for of, *cells in by_set:
+        base = at_rms.loc[[("base", of)]].iloc[0][metrics]
+        expected = [base, *(at_rms.loc[[(arm, of)]][each] - base[each] for arm in arms for each in metrics)]
+        for cell, values in zip(cells, expected, strict=True):
+            printed = [float(number) for number in re.split(", | / ", cell) if number]
+            assert printed == pytest.approx(values.dropna().tolist(), abs=6e-4), of
+
+
+def test_the_readme_has_the_figures_of_what_ships() -> None:
+    differences = pd.read_csv(REPOSITORY / "results" / "ships.intervals.csv").set_index(
+        ["arm", "minus", "set", "balance", "coreset_sampling_ratio", "metric"]
+    )
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (row,) = (fields(line) for line in readme.splitlines() if line.startswith("| mean of seven development sets"))
-    for cell, metric in zip(row[1:], metrics, strict=True):
-        check(cell, "halfway", "base", "mean", "rms", 0.01, metric)
+    for cell, metric in zip(row[1:], ("image_AUROC", "pixel_AUPR_step"), strict=True):
+        found = differences.loc["halfway", "base", "mean", "rms", 0.01, metric]
+        printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", cell)]
+        assert printed == pytest.approx(found[["value", "low", "high"]].tolist(), abs=6e-4)
+
+
+def test_the_search_of_the_adaptation_can_be_recomputed() -> None:
+    table = pd.read_csv(REPOSITORY / "results" / "adaptation_search.csv").set_index(["backbone", "fraction", "images"])
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 29. ") :]
+    forms = {"drawn": ("ImageNet", 1.0), "SPD": ("SPD", 0.0), "SPD, then drawn": ("SPD", 1.0)}
+    forms |= {f"{name}, halfway": (forms[name][0], 0.5) for name in ("drawn", "SPD, then drawn")}
+
+    def figures(backbone: str, fraction: float, balance: str) -> pd.DataFrame:
+        found = table.loc[(backbone, fraction, "test")].set_index(["balance", "set"])
+        return found.loc[balance][["image_AUROC", "pixel_AUPR"]]
+
+    rows = {
+        row[0].strip("*"): row[1:] for row in map(fields, section.splitlines()) if row and row[0].strip("*") in forms
+    }
+    assert rows.keys() == forms.keys()
+    for name, printed in rows.items():
+        gains = [figures(*forms[name], balance) - figures("ImageNet", 0.0, balance) for balance in ("rms", "var")]
+        expected = [*gains[0].mean(), *gains[1].mean(), *gains[0].min()]
+        assert [float(each) for field in printed for each in field.split(" / ")] == pytest.approx(expected, abs=6e-4)
 
 
 def test_the_thresholds_can_be_recomputed() -> None:
