@@ -61,7 +61,7 @@ class FinetuneCLI(TrainingCLI):
             "--holdout",
             type=ClosedUnitInterval,
             default=0.0,
-            help="share of images that choose the weights; 0: the trained",
+            help="share of images that tell whether the training helps; 0 takes its weights",
         )
         parser.add_argument(
             "--white",

@@ -57,7 +57,7 @@ that was interrupted.
   --per UNIT                         'category': a backbone for each; 'dataset': one for all of them
   --model.backbone NAME              that is adapted, of the registry or of timm
   --model.layers LAYERS              that the detector reads
-  --holdout X                        share of images by which the weights are chosen; 0 takes the trained ones
+  --holdout X                        share of images that tell whether it helps; 0 takes the trained weights
   --batch_size N                     images a step
   --image_size N                     that images are resized to, pixels
   --white X                          value of white of gray images of more than 8 bits: 4095 of 12 bits

@@ -358,15 +358,22 @@ def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[s
 
 
 def test_the_readme_has_the_figures_of_what_ships() -> None:
-    differences = pd.read_csv(REPOSITORY / "results" / "ships.intervals.csv").set_index(
-        ["arm", "minus", "set", "balance", "coreset_sampling_ratio", "metric"]
-    )
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (row,) = (fields(line) for line in readme.splitlines() if line.startswith("| mean of seven development sets"))
-    for cell, metric in zip(row[1:], ("image_AUROC", "pixel_AUPR_step"), strict=True):
-        found = differences.loc["halfway", "base", "mean", "rms", 0.01, metric]
-        printed = [float(number) for number in re.findall(r"[+-]?\d\.\d{3}", cell)]
-        assert printed == pytest.approx(found[["value", "low", "high"]].tolist(), abs=6e-4)
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    for name, arm, start in (
+        ("ships", "halfway", "| mean of seven development sets"),
+        ("adapted", "adapted", "| adapted to each set"),
+    ):
+        table = pd.read_csv(REPOSITORY / "results" / f"{name}.intervals.csv")
+        keys = ["arm", "minus", "balance", "coreset_sampling_ratio"]
+        table = table.set_index(keys).sort_index().loc[(arm, "base", "rms", 0.01)]
+        (number,) = (number for number, line in enumerate(lines) if line.startswith(start))
+        metrics = ("image_AUROC", "pixel_AUPR_step")
+        for mean, ends, metric in zip(fields(lines[number])[1:], fields(lines[number + 1])[1:], metrics, strict=True):
+            of = table[table["metric"] == metric].set_index("set")[["value", "low", "high"]]
+            printed = [[float(each) for each in re.findall(r"[+-]?\d\.\d{3}", cell)] for cell in (mean, ends)]
+            assert printed[0] == pytest.approx(of.loc["mean"].tolist(), abs=6e-4)
+            assert printed[1] == pytest.approx(of["value"].drop("mean").agg(["min", "max"]).tolist(), abs=6e-4)
+            assert (of["high"] >= 0).all()  # as the README says of all sets
 
 
 def test_the_search_of_the_adaptation_can_be_recomputed() -> None:
