@@ -318,6 +318,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("ships", 26, ["halfway", "clean"]),
         ("lite2", 28, ["halfway", "eta 0"]),
         ("adapted", 29, ["SPD", "adapted", "from clean"]),
+        ("changes", 30, []),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
@@ -348,7 +349,7 @@ def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[s
 
     at_rms = judged[(judged["balance"] == "rms") & (judged["coreset_sampling_ratio"] == 0.01)].set_index(["arm", "set"])
     by_set = [row for row in rows if len(row) == 2 + 2 * len(arms) and ("base", row[0]) in at_rms.index]
-    assert len(by_set) == 7
+    assert len(by_set) == 7 * bool(arms)
     for of, *cells in by_set:
         base = at_rms.loc[[("base", of)]].iloc[0][metrics]
         expected = [base, *(at_rms.loc[[(arm, of)]][each] - base[each] for arm in arms for each in metrics)]
