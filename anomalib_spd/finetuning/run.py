@@ -128,12 +128,14 @@ def _chosen(training: Adaptation, batches: NormalImages, checkpoints: Path) -> t
     memory = torch.stack([batches.images[number][0] for number in range(min(MEMORY_IMAGES, len(batches.images)))])
     held_out = batches.held_out()
     before, after = compare_on_held_out(training, memory, held_out)
-    is_kept = before.total >= after.total
+    keeps_own = before.total >= after.total
     print(f"Faint defects drawn on {len(held_out)} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
-    for name, scores, is_chosen in ((OWN, before, is_kept), (TRAINED, after, not is_kept)):
+    for name, scores, is_chosen in ((OWN, before, keeps_own), (TRAINED, after, not keeps_own)):
         print(f"  {name}: {scores.image_auroc:.3f} / {scores.pixel_aupr:.3f}{' <- chosen' if is_chosen else ''}")
-    recipe = f"{OWN if is_kept else TRAINED} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
-    if not is_kept:
+    recipe = (
+        f"{OWN if keeps_own else TRAINED} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
+    )
+    if not keeps_own:
         return checkpoints / LAST, recipe
     print("The backbone is kept as it was: no gain on your parts.")
     content = torch.load(checkpoints / LAST, weights_only=True)
