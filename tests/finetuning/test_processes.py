@@ -16,12 +16,14 @@ from tests.finetuning.small import MEMORY, RECIPE, of_visa, small
 
 
 class Keeping(Callback):
-    """Keeps what a process saw in its last step, and what it had learnt by then."""
+    """Keeps what a process saw in its last step, and what it had learnt at the end."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        seen = {"images": batch[0], "loss": outputs["loss"]}
+        self.seen = {"images": batch[0], "loss": outputs["loss"]}
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         parameters = {name: each.detach() for name, each in pl_module.named_parameters()}
-        torch.save((seen, parameters), Path(trainer.default_root_dir) / f"process_{trainer.global_rank}.pt")
+        torch.save((self.seen, parameters), Path(trainer.default_root_dir) / f"process_{trainer.global_rank}.pt")
 
 
 @pytest.mark.slow
