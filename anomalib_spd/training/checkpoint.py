@@ -64,8 +64,9 @@ def _check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint``, but what is due at an epoch's or the run's last step is saved at the end of that epoch.
 
-    A training may change its weights there, after its last step. Between the two, Lightning has counted the step but not the epoch: a run that resumes there counts its epochs wrong, and
-    repeats an epoch where it is stopped there again. A checkpoint of an epoch's end is marked as such; otherwise Lightning
+    A training may change its weights there, after its last step (``interpolation``). Between the two, Lightning has counted the
+    step but not the epoch: a run that resumes there counts its epochs wrong, and repeats an epoch where it is stopped there again.
+    A checkpoint of an epoch's end is marked as such; otherwise Lightning
     would count the epoch (in runs with ``max_steps`` an empty one too) and the step in its logs twice.
     """
 
