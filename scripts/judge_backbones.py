@@ -9,6 +9,7 @@ trainings, in which ``{set}`` stands for the set; each is compared with those be
 
 It writes the CSV, one row for each backbone, set, balance and ratio, and beside it ``NAME.intervals.csv``: the
 differences of the arms, of each set and in the mean of all, with 95 % intervals over test images, trainings and coresets.
+Images are squeezed to a square; with ``--keep_aspect`` they have as many pixels at their own height over width.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import Scores
 from anomalib_spd.detectors import KCenterGreedy
 from anomalib_spd.files import atomic_write, write_text
-from anomalib_spd.metrics.areas import aupr_step
+from anomalib_spd.metrics.areas import aupr_step, aupro
 from anomalib_spd.report.bootstrap import bootstrap, interval
 
 SETS = ("bottle", "screw", "kolektor", "cookie", "toy", "paper_bft", "paper_brg")
@@ -46,9 +47,11 @@ BALANCES = ("rms", "var")
 RATIOS = (0.01, 0.001)
 CORESETS = 5
 RESAMPLES = 1000
-METRICS = ("image_AUROC", "pixel_AUPR_step")
-#: height and width of the images, pixels
+METRICS = ("image_AUROC", "pixel_AUPR_step", "pixel_AUPRO")
+#: height and width of the images, pixels; where they keep their aspect, the root of the product of the two
 SIZE = 224
+#: where they keep their aspect, height and width are multiples of it
+STRIDE = 16
 #: good images that the memory bank is chosen from
 TRAIN = 150
 
@@ -56,7 +59,7 @@ Floats = NDArray[np.float64]
 
 
 class Set(NamedTuple):
-    """Images uint8 ``(N, 3, 224, 224)`` to train and to test on, with their labels ``(N,)`` and masks ``(N, 224, 224)`` if there are any."""
+    """Images uint8 ``(N, 3, H, W)`` to train and to test on, with their labels ``(N,)`` and masks ``(N, H, W)`` if there are any."""
 
     train: Tensor
     test: Tensor
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="CSV file")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--runs", type=Path, default=Path("runs/judged"), help="of backbones, so that a run goes on")
+    parser.add_argument("--keep_aspect", action="store_true", help="of the images, instead of squares")
     options = parser.parse_args()
     arms = {name: backbones.split(",") for name, _, backbones in (arm.partition("=") for arm in options.arms)}
     all_backbones = dict.fromkeys(each for backbones in arms.values() for each in backbones)
@@ -82,9 +86,10 @@ def main() -> None:
         data = None
         for template in all_backbones:
             backbone = of_set(template, name)
-            file = options.runs / f"{backbone}.{find(backbone).provenance.sha256[:8]}.{name}.npz"
+            seen = f"{name}.aspect" if options.keep_aspect else name
+            file = options.runs / f"{backbone}.{find(backbone).provenance.sha256[:8]}.{seen}.npz"
             if not file.exists():
-                data = data or read(options.data / name)
+                data = data or read(options.data / name, options.keep_aspect)
                 with atomic_write(file) as opened:
                     np.savez_compressed(opened, allow_pickle=False, **judge(backbone, data))
                 print(f"{name}: {backbone}", flush=True)
@@ -108,11 +113,16 @@ def of_set(backbone: str, name: str) -> str:
     return backbone.replace("{set}", name)
 
 
-def read(folder: Path) -> Set:
-    """Read a set."""
+def read(folder: Path, keep_aspect: bool = False) -> Set:
+    """Read a set; its images in their own aspect, which is the first one's."""
     train = sorted((folder / "train" / "good").iterdir())
     random.Random(0).shuffle(train)
     test = sorted(file for label in (folder / "test").iterdir() for file in label.iterdir())
+    size = (SIZE, SIZE)
+    if keep_aspect:
+        with Image.open(train[0]) as opened:
+            root = (opened.height / opened.width) ** 0.5
+        size = (round(SIZE * root / STRIDE) * STRIDE, round(SIZE / root / STRIDE) * STRIDE)
     bad = [file.parent.name != "good" for file in test]
     truth = folder / "ground_truth"
     masks = None
@@ -121,22 +131,23 @@ def read(folder: Path) -> Set:
             next((truth / file.parent.name).glob(f"{file.stem}*.png")) if label else None
             for file, label in zip(test, bad, strict=True)
         ]
-        blank = torch.zeros(SIZE, SIZE, dtype=torch.bool)
-        masks = torch.stack([blank if file is None else pixels(file, "L")[0] > 0 for file in files])
+        blank = torch.zeros(size, dtype=torch.bool)
+        masks = torch.stack([blank if file is None else pixels(file, size, "L")[0] > 0 for file in files])
     return Set(
-        torch.stack([pixels(file) for file in train[:TRAIN]]),
-        torch.stack([pixels(file) for file in test]),
+        torch.stack([pixels(file, size) for file in train[:TRAIN]]),
+        torch.stack([pixels(file, size) for file in test]),
         torch.tensor(bad),
         masks,
     )
 
 
-def pixels(file: Path, mode: str = "RGB") -> Tensor:
-    """Return an image, uint8 ``(C, 224, 224)``, squeezed to a square; of a mask, the nearest pixels."""
+def pixels(file: Path, size: tuple[int, int], mode: str = "RGB") -> Tensor:
+    """Return an image, uint8 ``(C, H, W)``, squeezed to a height and a width; of a mask, the nearest pixels."""
+    height, width = size
     how = Image.Resampling.BILINEAR if mode == "RGB" else Image.Resampling.NEAREST
     with Image.open(file) as opened:
-        image = opened.convert(mode).resize((SIZE, SIZE), how)
-    return torch.from_numpy(np.array(image).reshape(SIZE, SIZE, -1)).permute(2, 0, 1)
+        image = opened.convert(mode).resize((width, height), how)
+    return torch.from_numpy(np.array(image).reshape(height, width, -1)).permute(2, 0, 1)
 
 
 @torch.inference_mode()
@@ -174,15 +185,17 @@ def scale(maps: Tensor, balance: str) -> Tensor:
     return maps.transpose(0, 1).flatten(1).var(dim=1).sum().sqrt()
 
 
-def predicted(bank: Tensor, queries: Tensor, data: Set, ratio: float) -> Iterator[tuple[Floats, Floats]]:
-    """Fit PatchCore and yield image AU-ROC and pixel AU-PR (step) for each coreset, NaN where there are no masks."""
+def predicted(bank: Tensor, queries: Tensor, data: Set, ratio: float) -> Iterator[list[Floats]]:
+    """Fit PatchCore and yield each metric for each coreset, NaN where there are no masks."""
     embedding, asked = (each.permute(0, 2, 3, 1).flatten(0, 2) for each in (bank, queries))
     for seed in range(CORESETS):
         seed_everything(seed, verbose=False)
         memory = KCenterGreedy(embedding, ratio).sample_coreset()
         nearest = torch.cat([torch.cdist(rows, memory).amin(dim=1) for rows in asked.split(8192)])
         distances = nearest.view(len(queries), 1, *queries.shape[-2:])
-        maps = gaussian_blur2d(F.interpolate(distances, size=(SIZE, SIZE), mode="bilinear"), (33, 33), (4.0, 4.0))
+        maps = gaussian_blur2d(
+            F.interpolate(distances, size=data.test.shape[-2:], mode="bilinear"), (33, 33), (4.0, 4.0)
+        )
         recorder = ScoreRecorder()
         recorder.record(
             SimpleNamespace(
@@ -197,14 +210,21 @@ def predicted(bank: Tensor, queries: Tensor, data: Set, ratio: float) -> Iterato
         yield with_resamples(recorder.scores(), RESAMPLES)
 
 
-def with_resamples(scores: Scores, resamples: int) -> tuple[Floats, Floats]:
-    """Return image AU-ROC and pixel AU-PR (step), each ``(1 + resamples,)``: the value first; NaN where there are no masks."""
-    value = roc_auc_score(scores.image_label, scores.image_score)
-    image = np.append(value, bootstrap(scores, "image", resamples)["image_AUROC"])
-    if not scores.pixel_positive.size:
-        return image, np.full_like(image, np.nan)
-    counts = (torch.as_tensor(each.sum(axis=0)) for each in (scores.pixel_positive, scores.pixel_negative))
-    return image, np.append(aupr_step(*counts).item(), bootstrap(scores, "pixel", resamples)["pixel_AUPR_step"])
+def with_resamples(scores: Scores, resamples: int) -> list[Floats]:
+    """Return each metric ``(1 + resamples,)``: the value first; NaN where there are no masks."""
+    values = [roc_auc_score(scores.image_label, scores.image_score)]
+    resampled = bootstrap(scores, "image", resamples)
+    if scores.pixel_positive.size:
+        pixels, negative, regions = (
+            torch.as_tensor(each.sum(axis=0))
+            for each in (scores.pixel_positive, scores.pixel_negative, scores.region_overlap)
+        )
+        values += [aupr_step(pixels, negative).item(), aupro(regions, negative).item()]
+        resampled |= bootstrap(scores, "pixel", resamples)
+    else:
+        values += [np.nan, np.nan]
+        resampled |= dict.fromkeys(METRICS[1:], np.full(resamples, np.nan))
+    return [np.append(value, resampled[metric]) for metric, value in zip(METRICS, values, strict=True)]
 
 
 def differences(judged: Any, arms: dict[str, list[str]], sets: list[str]) -> Iterator[dict[str, Any]]:

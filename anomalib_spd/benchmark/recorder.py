@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from anomalib.utils.cv import connected_components_cpu
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,7 +17,8 @@ from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
 PICTURE_SIZE = 56
 BINS = 1000
 
-Counts = tuple[NDArray[np.float32], NDArray[np.int64]]
+#: distinct scores, and how many pixels or which share of a region each has
+Counts = tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float64]]
 
 
 class ScoreRecorder(Callback):
@@ -33,6 +35,7 @@ class ScoreRecorder(Callback):
         self._pictures: list[NDArray[np.float16]] = []
         self._normal: list[Counts] = []
         self._anomalous: list[Counts] = []
+        self._regions: list[Counts] = []
         self._has_masks = True
         #: seconds that the detector took for all images, without loading them
         self.seconds = 0.0
@@ -86,6 +89,7 @@ class ScoreRecorder(Callback):
         for each, mask in zip(maps, masks.bool().reshape(maps.shape), strict=True):
             self._normal.append(_count(each[~mask]))
             self._anomalous.append(_count(each[mask]))
+            self._regions.append(_overlap(each, mask))
 
     def scores(self) -> Scores:
         """Return all that was recorded."""
@@ -93,9 +97,11 @@ class ScoreRecorder(Callback):
         normal_images = [counts for counts, label in zip(self._normal, labels, strict=True) if not label]
         if self._has_masks:
             edges = _edges(self._normal, self._anomalous)
-            negative, positive = (_binned(each, edges) for each in (self._normal, self._anomalous))
+            negative, positive, overlap = (
+                _binned(each, edges) for each in (self._normal, self._anomalous, self._regions)
+            )
         else:
-            negative = positive = np.zeros((len(labels), 0), dtype=np.int32)
+            negative = positive = overlap = np.zeros((len(labels), 0))
         return Scores(
             image_path=np.array([Path(image).as_posix() for image, _ in self._paths]),
             mask_path=np.array([Path(mask).as_posix() if mask else "" for _, mask in self._paths]),
@@ -103,8 +109,9 @@ class ScoreRecorder(Callback):
             image_score=np.array(self._scores, dtype=np.float32),
             anomaly_map=np.stack(self._pictures),
             false_positive_score=_quantiles(normal_images, 1 - FALSE_POSITIVE_RATES),
-            pixel_positive=positive,
-            pixel_negative=negative,
+            pixel_positive=positive.astype(np.int32),
+            pixel_negative=negative.astype(np.int32),
+            region_overlap=overlap.astype(np.float32),
         )
 
 
@@ -113,6 +120,19 @@ def _count(scores: Tensor) -> Counts:
     cut = scores.contiguous().view(torch.int32) & ~0x1FF
     values, counts = torch.unique(cut, return_counts=True)
     return values.view(torch.float32).cpu().numpy(), counts.cpu().numpy()
+
+
+def _overlap(scores: Tensor, mask: Tensor) -> Counts:
+    """Return the scores of a map's defective regions, and the share of its region that each has."""
+    regions = connected_components_cpu(mask[None, None].float())[0, 0].to(scores.device)
+    found = [
+        (values, counts / counts.sum())
+        for values, counts in (_count(scores[regions == each]) for each in regions[mask].unique())
+    ]
+    if not found:
+        return _count(scores[:0])
+    values, shares = zip(*found, strict=True)
+    return np.concatenate(values), np.concatenate(shares)
 
 
 def _quantiles(images: list[Counts], shares: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -132,9 +152,9 @@ def _edges(normal: list[Counts], anomalous: list[Counts]) -> NDArray[np.float32]
     return np.asarray(edges[~np.isnan(edges)], dtype=np.float32)
 
 
-def _binned(images: list[Counts], edges: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return (N, K) counts, the bin of the highest scores first."""
-    table = np.zeros((len(images), len(edges)), dtype=np.int32)
+def _binned(images: list[Counts], edges: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return (N, K) sums of counts, the bin of the highest scores first."""
+    table = np.zeros((len(images), len(edges)))
     for row, (values, counts) in zip(table, images, strict=True):
         np.add.at(row, np.searchsorted(edges, values, side="right") - 1, counts)
     return table[:, ::-1]

@@ -64,6 +64,8 @@ class Scores:
         pixel_positive: (N, K) int32, anomalous pixels of each image in each of K bins of scores, highest first, which
             all images share; (N, 0) without masks.
         pixel_negative: (N, K) int32, the normal pixels likewise.
+        region_overlap: (N, K) float32, the share of the pixels of each defective region (of connected pixels) in these
+            bins, summed over the regions of each image.
     """
 
     image_path: NDArray[np.str_]
@@ -74,6 +76,7 @@ class Scores:
     false_positive_score: NDArray[np.float32]
     pixel_positive: NDArray[np.int32]
     pixel_negative: NDArray[np.int32]
+    region_overlap: NDArray[np.float32]
 
     @property
     def undefined(self) -> dict[str, str]:
@@ -233,11 +236,12 @@ def read_scores(path: Path) -> Scores:
 
 
 def _check_scores(scores: Scores) -> None:
-    for name, dimensions in zip(("anomaly_map", "pixel_positive", "pixel_negative"), (3, 2, 2), strict=True):
-        if getattr(scores, name).ndim != dimensions:
-            raise ValueError(f"{name} has {getattr(scores, name).ndim} dimensions")
+    counted = (scores.pixel_positive, scores.pixel_negative, scores.region_overlap)
+    for name, array, dimensions in (("anomaly_map", scores.anomaly_map, 3), *(("pixels", each, 2) for each in counted)):
+        if array.ndim != dimensions:
+            raise ValueError(f"{name} has {array.ndim} dimensions")
     lengths = {len(array) for name, array in vars(scores).items() if name != "false_positive_score"}
-    if len(lengths) > 1 or scores.pixel_positive.shape != scores.pixel_negative.shape:
+    if len(lengths) > 1 or len({each.shape for each in counted}) > 1:
         raise ValueError(f"arrays of {sorted(lengths)} images")
     if scores.false_positive_score.shape != FALSE_POSITIVE_RATES.shape:
         raise ValueError(f"false_positive_score of shape {scores.false_positive_score.shape}")

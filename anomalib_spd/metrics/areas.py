@@ -4,6 +4,8 @@ Every function takes two tensors ``(..., K)`` of one shape: the number of positi
 scores, the highest score first. Columns of zeros change nothing. The result ``(...)`` is float64 in ``[0, 1]``. Leading
 dimensions hold resamples of one set of scores.
 
+For :func:`aupro` the positives are defective regions: each counts 1 in all, shared out among the scores of its pixels.
+
 Two areas lie under a precision-recall curve, and papers seldom say which one they mean: the step-wise one
 (scikit-learn's ``average_precision_score``) and the trapezoidal one (``auc`` of its ``precision_recall_curve``).
 """
@@ -21,6 +23,24 @@ def auroc(positive: Tensor, negative: Tensor) -> Tensor:
     total = negative.sum(-1, keepdim=True)
     beaten = total - negative.cumsum(-1) + negative / 2
     return beaten.mul_(positive).sum(-1) / (positive.sum(-1) * total.squeeze(-1))
+
+
+def aupro(overlap: Tensor, negative: Tensor) -> Tensor:
+    """Return the area under the curve of per-region overlap, up to a false positive rate of 0.3; NaN without either.
+
+    Args:
+        overlap: share of each region's pixels that has a score, summed over the regions.
+        negative: pixels outside of the regions that have it.
+
+    Source: Bergmann et al., Uninformed Students (CVPR 2020), section 4: overlaps are averaged over regions, so that small
+    ones count as much as large ones, and the area is divided by 0.3, as ``anomalib.metrics.AUPRO`` does.
+    """
+    limit = 0.3
+    gain, step = (each.double() / each.double().sum(-1, keepdim=True) for each in (overlap, negative))
+    # each score has a trapezoid, of which what lies below the limit counts
+    inside = (limit - (step.cumsum(-1) - step)).clamp(min=0).minimum(step)
+    share = (inside / step).nan_to_num(nan=0.0)
+    return (inside * (gain.cumsum(-1) - gain + share * gain / 2)).sum(-1) / limit
 
 
 def aupr_step(positive: Tensor, negative: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ranking metrics for anomalib's ``Evaluator``, exact or binned; AU-PRO and F1-max are anomalib's own.
+"""Ranking metrics for anomalib's ``Evaluator``, exact or binned; AU-PRO and F1-max are computed by anomalib's own.
 
 The classes take raw scores, where anomalib's and torchmetrics' own apply a sigmoid. They compute from counts per score,
 as the bootstrap does, and not by torchmetrics' curves: on 10 million scores those take 7 s and differ by 1e-7.
@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import anomalib.metrics
 import numpy as np
 import torch
 from anomalib.metrics import AnomalibMetric
@@ -165,6 +166,12 @@ class AUPR_trapezoid(_OfCounts):
     """Trapezoidal area under the precision-recall curve: ``auc`` of scikit-learn's ``precision_recall_curve``."""
 
     area = staticmethod(areas.aupr_trapezoid)
+
+
+class AUPRO(anomalib.metrics.AUPRO):
+    """anomalib's area under the curve of per-region overlap, up to a false positive rate of 0.3."""
+
+    area = staticmethod(areas.aupro)
 
 
 class AUPR_visa(RankingMetric):

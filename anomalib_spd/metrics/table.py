@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anomalib.metrics import AUPRO, F1Max
+from anomalib.metrics import F1Max
 from torch import Tensor
 
-from anomalib_spd.metrics.ranking import AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa, RankingMetric
+from anomalib_spd.metrics.ranking import AUPRO, AUROC, AUPR_step, AUPR_trapezoid, AUPR_visa, RankingMetric
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomalib_spd.benchmark.results import Result, Scores, read_scores
+from anomalib_spd.metrics.ranking import AUPRO
 from anomalib_spd.metrics.table import METRICS
 
 #: names of the metrics whose differences have an interval
@@ -107,9 +108,10 @@ def bootstrap(scores: Scores, level: str, resamples: int = 2000) -> dict[str, ND
     else:
         positive, negative = scores.pixel_positive.astype(float), scores.pixel_negative.astype(float)
     weights = image_weights(scores.image_label, resamples)
-    drawn = torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)
+    drawn, beside = torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)
+    regions = torch.from_numpy(weights @ scores.region_overlap) if level == "pixel" else drawn
     return {
-        metric.name: metric.area(*drawn).numpy()
+        metric.name: metric.area(regions if metric.function is AUPRO else drawn, beside).numpy()
         for metric in METRICS
         if metric.bootstrapped and metric.area and metric.level == level
     }

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomalib.metrics import AUPRO
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_spd.benchmark.recorder import ScoreRecorder
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Scores
-from anomalib_spd.metrics.areas import aupr_step, auroc
+from anomalib_spd.metrics.areas import aupr_step, aupro, auroc
 
 SIZE = 96
 
@@ -23,6 +24,7 @@ def batches(masks: bool = True, scale: float = 1.0, shift: float = 0.0) -> list[
         label = torch.tensor([False, True, False, True])
         mask = torch.zeros(4, SIZE, SIZE, dtype=torch.bool)
         mask[label, 10 + batch : 25, 30:60] = True
+        mask[3, 40:42, 5 : 8 + batch] = True  # a second region, small
         maps = (torch.randn(4, 1, SIZE, SIZE, generator=generator) + 1.5 * mask[:, None]) * scale + shift
         found.append(
             SimpleNamespace(
@@ -63,8 +65,22 @@ def test_areas_of_the_counted_pixels_are_those_of_the_pixels(scale: float, shift
     assert aupr_step(positive, negative).item() == pytest.approx(average_precision_score(target, maps), abs=tolerance)
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (300.0, -5000.0)])
+def test_overlap_with_regions_is_that_of_anomalib(scale: float, shift: float) -> None:
+    found = batches(scale=scale, shift=shift)
+    scores = recorded(found)
+    regions = [0, 1, 0, 2] * 5
+    np.testing.assert_allclose(scores.region_overlap.sum(1), regions, rtol=1e-5)
+    overlap, negative = (torch.from_numpy(each.sum(0)) for each in (scores.region_overlap, scores.pixel_negative))
+    oracle = AUPRO(["anomaly_map", "gt_mask"])
+    for batch in found:
+        oracle.update(batch)
+    assert aupro(overlap, negative).item() == pytest.approx(oracle.compute().item(), abs=1e-3)
+
+
 def test_every_image_keeps_its_own_pixels() -> None:
     scores = recorded(batches())
+    assert scores.region_overlap.shape == scores.pixel_negative.shape
     assert scores.pixel_positive.shape == scores.pixel_negative.shape
     assert scores.pixel_positive.shape[1] <= 2000
     total = scores.pixel_positive.sum(1) + scores.pixel_negative.sum(1)
@@ -97,6 +113,6 @@ def test_images_keep_score_label_and_path() -> None:
 
 def test_without_masks_no_pixel_is_counted() -> None:
     scores = recorded(batches(masks=False))
-    assert scores.pixel_positive.shape == (20, 0)
+    assert scores.pixel_positive.shape == scores.region_overlap.shape == (20, 0)
     assert set(scores.mask_path) == {""}
     assert np.isfinite(scores.false_positive_score).all()

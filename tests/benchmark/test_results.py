@@ -27,6 +27,7 @@ def scores() -> Scores:
         false_positive_score=rng.random(81).astype(np.float32),
         pixel_positive=rng.integers(0, 9, (2, 5), dtype=np.int32),
         pixel_negative=rng.integers(0, 9, (2, 5), dtype=np.int32),
+        region_overlap=rng.random((2, 5)).astype(np.float32),
     )
 
 

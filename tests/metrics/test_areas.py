@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
 from anomalib_spd.metrics import areas
@@ -20,8 +20,17 @@ def sklearn_trapezoid(target: np.ndarray, score: np.ndarray, sample_weight: np.n
     return auc(recall, precision)
 
 
+def sklearn_overlap(target: np.ndarray, score: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+    """Of one region: the ROC curve up to a false positive rate of 0.3."""
+    rates, found, _ = roc_curve(target, score, sample_weight=sample_weight, drop_intermediate=False)
+    inside = np.append(rates[rates < 0.3], 0.3)
+    at_limit = np.interp(0.3, rates, found) if 0.3 not in rates else found[rates == 0.3].max()
+    return auc(inside, np.append(found[rates < 0.3], at_limit)) / 0.3
+
+
 AREAS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., float]]] = {
     "auroc": (areas.auroc, roc_auc_score),
+    "aupro": (areas.aupro, sklearn_overlap),
     "aupr_step": (areas.aupr_step, average_precision_score),
     "aupr_trapezoid": (areas.aupr_trapezoid, sklearn_trapezoid),
 }
@@ -90,4 +99,5 @@ def test_undefined_areas_are_nan() -> None:
     some, none = torch.ones(3), torch.zeros(3)
     assert all(area(none, some).isnan() for area, _ in AREAS.values())
     assert areas.auroc(some, none).isnan()
+    assert areas.aupro(some, none).isnan()
     assert areas.aupr_step(some, none) == areas.aupr_trapezoid(some, none) == 1

@@ -114,6 +114,8 @@ def _measure(
         false_positive_score=np.quantile(maps[~label], 1 - FALSE_POSITIVE_RATES).astype(np.float32),
         pixel_positive=positive[:, bins].astype(np.int32),
         pixel_negative=negative[:, bins].astype(np.int32),
+        # one spot in an image
+        region_overlap=(positive[:, bins] / positive.sum(1, keepdims=True).clip(1)).astype(np.float32),
     )
     metrics = _figures("image", label, image_score)
     if with_masks:

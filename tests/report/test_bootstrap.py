@@ -1,10 +1,14 @@
 """Intervals agree with scikit-learn on resampled images."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from anomalib.metrics import AUPRO
+from anomalib.utils.cv import connected_components_cpu
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 from anomalib_spd.benchmark.results import Cell, Result, Scores, read, write
@@ -18,7 +22,15 @@ def trapezoid(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(auc(recall, precision))
 
 
-ORACLES = {"AUROC": roc_auc_score, "AUPR_step": average_precision_score, "AUPR_trapezoid": trapezoid}
+def overlap(labels: np.ndarray, scores: np.ndarray) -> float:
+    """anomalib's AU-PRO of images of one row of 200 pixels."""
+    metric = AUPRO(["anomaly_map", "gt_mask"])
+    rows = (torch.from_numpy(each).view(-1, 1, 200) for each in (scores, labels))
+    metric.update(SimpleNamespace(**dict(zip(metric.fields, rows, strict=True))))
+    return float(metric.compute())
+
+
+ORACLES = {"AUPRO": overlap, "AUROC": roc_auc_score, "AUPR_step": average_precision_score, "AUPR_trapezoid": trapezoid}
 
 
 def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
@@ -30,6 +42,13 @@ def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
         pixels.append((np.clip(rng.normal(5 + 2 * target, 2), 0, 10).round(), target))
     bins = np.arange(10, -1, -1)
     count = lambda which: np.array([[(s[t == which] == b).sum() for b in bins] for s, t in pixels], dtype=np.int32)  # noqa: E731
+    regions = [
+        connected_components_cpu(torch.from_numpy(t).view(1, 1, 1, -1).float()).flatten().numpy() for _, t in pixels
+    ]
+    shares = [
+        [sum(((s == b) & (r == one)).sum() / (r == one).sum() for one in range(1, r.max() + 1)) for b in bins]
+        for (s, _), r in zip(pixels, regions, strict=True)
+    ]
     scores = Scores(
         image_path=np.array([f"{i}.png" for i in range(30)]),
         mask_path=np.array([""] * 30),
@@ -39,6 +58,7 @@ def draw(rng: np.random.Generator, shift: float) -> tuple[Scores, Pixels]:
         false_positive_score=np.zeros(81, dtype=np.float32),
         pixel_positive=count(True),
         pixel_negative=count(False),
+        region_overlap=np.array(shares, dtype=np.float32),
     )
     return scores, pixels
 
@@ -56,7 +76,8 @@ def test_resamples_equal_scikit_learn_on_the_resampled_images(metric: str) -> No
         else:
             target = np.concatenate([pixels[i][1] for i in drawn])
             expected.append(ORACLES[area](target, np.concatenate([pixels[i][0] for i in drawn])))
-    np.testing.assert_allclose(bootstrap(scores, level, 20)[metric], expected, atol=1e-9)
+    # shares of regions and anomalib's sums are float32
+    np.testing.assert_allclose(bootstrap(scores, level, 20)[metric], expected, atol=1e-6 if area == "AUPRO" else 1e-9)
 
 
 def test_resamples_have_as_many_normal_and_anomalous_images() -> None:
@@ -177,7 +198,7 @@ def test_results_of_other_cells_or_images_are_refused(measured: Path) -> None:
     with pytest.raises(ValueError, match="the same categories and seeds"):
         paired_bootstrap_ci(good, poor[1:], "image_AUROC")
     with pytest.raises(ValueError, match="expected one of image_AUROC"):
-        paired_bootstrap_ci(good, poor, "pixel_AUPRO")
+        paired_bootstrap_ci(good, poor, "pixel_F1Max")
     scores, _ = draw(np.random.default_rng(3), 1.0)
     other = Scores(**{**vars(scores), "image_path": np.array([f"other {i}.png" for i in range(30)])})
     for seed in (0, 1):

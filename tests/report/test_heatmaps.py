@@ -85,6 +85,7 @@ def test_without_masks_images_are_ranked_by_the_normal_images_they_surpass_then_
         image_score=np.array([1, 3, 2, 5, 4], dtype=np.float32),
         pixel_positive=nothing,
         pixel_negative=nothing,
+        region_overlap=nothing.astype(np.float32),
     )
     order, values, by_pixels = ranking(bare)
     assert not by_pixels
