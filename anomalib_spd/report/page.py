@@ -28,7 +28,7 @@ from anomalib_spd.report.tables import LABELS, Table, escape_markdown
 PAGE, TEXT, TEMPLATE = "report.html", "report.md", "report.md.j2"
 GENERATOR = "anomalib-spd report"
 
-#: metrics of verdicts and forest plots: the trapezoidal areas say what the step-wise ones say
+#: metrics of verdicts and forest plots: the trapezoidal areas say what the step-wise ones say, AU-PRO mostly what pixel AU-ROC says
 HEADLINE = ("image_AUROC", "image_AUPR_step", "pixel_AUROC", "pixel_AUPR_step")
 #: pairs start at this color, so that they differ from the first backbones
 FIRST_PAIR_COLOR = 3

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_spd.benchmark import results
 from anomalib_spd.benchmark.results import FALSE_POSITIVE_RATES, Cell, Scores
+from anomalib_spd.metrics.areas import aupro
 
 GRID: dict[str, Any] = {
     "title": "Synthetic: SPD <against> base",
@@ -120,7 +122,8 @@ def _measure(
     metrics = _figures("image", label, image_score)
     if with_masks:
         metrics |= _figures("pixel", masks.ravel(), maps.ravel())
-        metrics |= {"pixel_AUPR_visa": metrics["pixel_AUPR_step"] + 0.01, "pixel_AUPRO": metrics["pixel_AUROC"] - 0.1}
+        counts = (torch.from_numpy(each.sum(0)) for each in (scores.region_overlap, scores.pixel_negative))
+        metrics |= {"pixel_AUPR_visa": metrics["pixel_AUPR_step"] + 0.01, "pixel_AUPRO": aupro(*counts).item()}
     return scores, metrics
 
 

@@ -166,7 +166,7 @@ def test_the_verdict_counts_the_means_whose_intervals_exclude_0(markdown: str, p
     for detector in DETECTORS:
         head, *_, mean = tables(markdown)[f"{detector}: A minus B"]
         for title, text in zip(head, mean, strict=True):
-            if "trapezoid" not in title and "AU-" in title:
+            if "trapezoid" not in title and "AU-" in title and "AU-PRO" not in title:
                 counted["undecided" if "**" not in text else "above" if text.startswith("**+") else "below"] += 1
     assert sum(counted.values()) == 8
     assert (
