@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.generators import UniformGenerator, between, check_range
+from anomalib_spd.augmentation.patches import Window, add_to_mask, gather_pixels, scatter_pixels
 
 #: pixels; a thinner ellipse could slip between the centers of pixels
 _MIN_DIAMETER = 2.0
@@ -39,6 +40,10 @@ class SpotGenerator(UniformGenerator):
 
     def __repr__(self) -> str:
         return f"diameter={self.diameter}, strength={self.strength}"
+
+    def largest(self, height: int, width: int) -> float:
+        """Return the largest diameter on an image of this size, pixels."""
+        return max(_MIN_DIAMETER, self.diameter[1] * min(height, width))
 
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Sample for a batch of ``(B, C, H, W)``."""
@@ -98,35 +103,55 @@ class RandomSpot(PatchAugmentation):
     ) -> None:
         if not 0 < softness <= 1:
             raise ValueError(f"`softness` is a share of the radius within (0, 1]. Got {softness}.")
-        super().__init__(SpotGenerator(diameter, strength), {"softness": softness}, p, same_on_batch, keepdim)
+        spot = SpotGenerator(diameter, strength)
+        super().__init__(spot, {"softness": softness}, p, same_on_batch, keepdim)
+        self.spot = spot
 
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the images ``(B, C, H, W)`` with their spots."""
         params = params_like(input, params)
-        covered = _covered(input, params, flags["softness"])
-        changed = torch.addcmul(input.to(covered.dtype), covered, params["changes"][:, :, None, None].to(covered.dtype))
-        return changed.clamp(0, 1).to(input.dtype)
+        window = self._window(input, params)
+        covered = _covered(window, params, flags["softness"], input.dtype)
+        index = window.pixel_index(input.shape[-1])
+        pixels, change = gather_pixels(input, index).to(covered.dtype), params["changes"][:, :, None].to(covered.dtype)
+        changed = torch.addcmul(pixels, covered[:, None], change).clamp_(0, 1)
+        return scatter_pixels(input, (index, changed.to(input.dtype)))
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """Return the masks ``(B, C, H, W)`` united with the spots' pixels."""
-        covered = _covered(input, params_like(input, params), flags["softness"]) > 0
-        return torch.where(covered, input.clamp(min=1), input)
+        params = params_like(input, params)
+        window = self._window(input, params)
+        is_covered = _covered(window, params, flags["softness"], input.dtype) > 0
+        return add_to_mask(input, (window.pixel_index(input.shape[-1]), is_covered))
+
+    def _window(self, input: Tensor, params: dict[str, Tensor]) -> Window:
+        """Return a window that holds the spot of each image, sized for the largest possible one."""
+        reach = math.ceil(self.spot.largest(*input.shape[-2:]) / 2 * (1 + self.flags["softness"]))
+
+        def axis(center: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+            size = min(limit, 2 * reach + 1)
+            start, number = (
+                (center.round().long() - reach).clamp(0, limit - size),
+                torch.arange(size, device=center.device),
+            )
+            return start, (start[:, None] + number) - center[:, None]
+
+        top, rows = axis(params["ys"], input.shape[-2])
+        left, columns = axis(params["xs"], input.shape[-1])
+        return Window(top, left, rows, columns)
 
 
-def _covered(images: Tensor, params: dict[str, Tensor], softness: float) -> Tensor:
-    """Return how much of the change each pixel has, ``(B, 1, H, W)`` in ``[0, 1]``, in float32 or wider."""
-    height, width = images.shape[-2:]
-    ys, xs, angles = (params[name][:, None, None] for name in ("ys", "xs", "angles"))
-    rows = torch.arange(height, device=ys.device)[:, None] - ys
-    columns = torch.arange(width, device=xs.device) - xs
-    long, short = (2 / params["diameters"][:, each, None, None] for each in (0, 1))
-    along = (columns * angles.cos() + rows * angles.sin()) * long
-    across = (rows * angles.cos() - columns * angles.sin()) * short
+def _covered(window: Window, params: dict[str, Tensor], softness: float, dtype: torch.dtype) -> Tensor:
+    """Return how much of the change each pixel of the window has, ``(B, h * w)`` in ``[0, 1]``, in float32 or wider."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    cos, sin = params["angles"][:, None].cos(), params["angles"][:, None].sin()
+    long, short = (2 / params["diameters"][:, each, None] for each in (0, 1))
+    along = (window.rows * sin * long)[:, :, None] + (window.columns * cos * long)[:, None]
+    across = (window.rows * cos * short)[:, :, None] - (window.columns * sin * short)[:, None]
     # 1 inside, 0 outside, and between the two a step without corners
-    inside = ((1 + softness - torch.hypot(along, across)) / (2 * softness)).clamp(0, 1)
-    covered = inside.square() * (3 - 2 * inside)
-    return covered[:, None].to(torch.promote_types(images.dtype, torch.float32))
+    inside = ((1 + softness - torch.hypot(along, across)) / (2 * softness)).clamp_(0, 1)
+    return (inside.square() * (3 - 2 * inside)).flatten(1).to(dtype)
