@@ -32,7 +32,6 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
     RandomSmoothBlend,
-    RandomSpot,
     moco_v2_view,
     simclr_view,
     simsiam_view,
@@ -65,7 +64,6 @@ TRANSFORMS = (
     RandomCutSwap(guide="saliency"),
     RandomCutSwapScar(guide="saliency"),
     RandomCrack(),
-    RandomSpot(),
 )
 VIEWS = {
     "weak": weak_view,

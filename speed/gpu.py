@@ -37,7 +37,6 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
     RandomSmoothBlend,
-    RandomSpot,
 )
 from anomalib_spd.data.sample.datamodule import normal_image
 from anomalib_spd.detectors import FastPatchcore
@@ -55,7 +54,6 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "RandomCutSwapScar": partial(RandomCutSwapScar, p=1.0),
     "RandomSmoothBlend": partial(RandomSmoothBlend, p=1.0),
     "RandomCrack": partial(RandomCrack, p=1.0),
-    "RandomSpot": partial(RandomSpot, p=1.0),
 }
 KORNIAS: dict[str, Callable[[], Any]] = {
     "Kornia's RandomErasing": partial(K.RandomErasing, p=1.0),

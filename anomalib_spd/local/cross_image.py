@@ -6,7 +6,7 @@ import torch
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from torch import Tensor, nn
 
-from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar, RandomSpot
+from anomalib_spd.augmentation import RandomCrack, RandomCutSwap, RandomCutSwapScar
 from anomalib_spd.local.base import LocalTerms
 from anomalib_spd.local.dense import DenseSPD
 from anomalib_spd.local.equal_rms import EqualRMSSPD
@@ -33,7 +33,7 @@ class CrossImageSPD(EqualRMSSPD):
         image_size: height and width of the crops, pixels. They are of the same location in all images of a batch, so that
             parts lie as they lay.
         **settings: see :class:`~anomalib_spd.local.equal_rms.EqualRMSSPD` and :class:`~anomalib_spd.local.base.LocalSPD`;
-            local augmentations are by default those of :class:`DenseSPD`, swaps, cracks and spots.
+            local augmentations are by default those of :class:`DenseSPD`, swaps, and cracks.
 
     Batch:
         ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, at least two of one category, and int64 ``(B,)``, negative
@@ -57,17 +57,15 @@ class CrossImageSPD(EqualRMSSPD):
 
     @staticmethod
     def default_augmentations() -> list[nn.Module]:
-        """Return those of dense SPD, CutSwap in two sizes and its scar, cracks and spots."""
+        """Return those of dense SPD, CutSwap in two sizes and its scar, and cracks."""
         return [
             *DenseSPD.default_augmentations(),
             RandomCutSwap((0.0005, 0.01), clusters=1),
             RandomCutSwap((0.01, 0.05), clusters=1),
             RandomCutSwapScar(clusters=1),
-            # alone not made of the image's own patches: each as often as pasted ones
+            # alone not made of the image's own patches: as often as pasted ones
             RandomCrack(),
             RandomCrack(),
-            RandomSpot(),
-            RandomSpot(),
         ]
 
     def views(self, images: Tensor) -> list[Tensor]:

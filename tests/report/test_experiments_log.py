@@ -319,6 +319,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("lite2", 28, ["halfway", "eta 0"]),
         ("adapted", 29, ["SPD", "adapted", "from clean"]),
         ("changes", 30, []),
+        ("spots", 31, ["all and spots"]),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
@@ -327,7 +328,7 @@ def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[s
     metrics = ["image_AUROC", "pixel_AUPR_step"]
     keys = ["balance", "coreset_sampling_ratio"]
     judged = pd.read_csv(results / f"{name}.csv")
-    runs = judged.groupby(["arm", *keys, "set"])[metrics].mean()
+    runs = judged.groupby(["arm", *keys, "set"]).mean(numeric_only=True)
     means = runs.groupby(level=[0, 1, 2]).mean()
     differences = pd.read_csv(results / f"{name}.intervals.csv").set_index(["arm", "minus", "set", *keys, "metric"])
     for (arm, minus, group, *where, metric), row in differences.iterrows():
