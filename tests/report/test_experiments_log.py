@@ -359,6 +359,24 @@ def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[s
             assert printed == pytest.approx(values.dropna().tolist(), abs=6e-4), of
 
 
+def test_the_search_of_mixtures_can_be_recomputed() -> None:
+    """Castings, solar cells and the papers' mean count alike in images; only papers have masks."""
+    table = pd.read_csv(REPOSITORY / "results" / "mixtures.csv")
+    table = table[table["coreset_sampling_ratio"] == 0.01].set_index(["arm", "balance", "set"])
+    metrics = ["image_AUROC", "pixel_AUPR_step", "pixel_AUPRO"]
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 31. ") : text.index("## 32. ")]
+    rows = [row for row in map(fields, section.splitlines()) if len(row) == 7 and row[0] in table.index.levels[0]]
+    assert [row[0] for row in rows] == ["all", "two", "three", "four", "all and spots"]
+    for arm, *printed in rows:
+        expected: list[float] = []
+        for balance in ("rms", "var"):
+            gain = table.loc[(arm, balance)][metrics] - table.loc[("base", balance)][metrics]
+            groups = gain.groupby(lambda name: "paper" if name.startswith("paper") else name).mean()
+            expected += [groups["image_AUROC"].mean(), *groups.loc["paper", metrics[1:]]]
+        assert [float(each) for each in printed] == pytest.approx(expected, abs=6e-4), arm
+
+
 def test_the_readme_has_the_figures_of_what_ships() -> None:
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     for name, arm, start in (
