@@ -124,7 +124,7 @@ def _count(scores: Tensor) -> Counts:
 
 def _overlap(scores: Tensor, mask: Tensor) -> Counts:
     """Return the scores of a map's defective regions, and the share of its region that each has."""
-    regions = connected_components_cpu(mask[None, None].float())[0, 0].to(scores.device)
+    regions = connected_components_cpu(mask[None, None].float().cpu())[0, 0].to(scores.device)
     found = [
         (values, counts / counts.sum())
         for values, counts in (_count(scores[regions == each]) for each in regions[mask].unique())

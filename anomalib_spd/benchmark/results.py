@@ -236,12 +236,12 @@ def read_scores(path: Path) -> Scores:
 
 
 def _check_scores(scores: Scores) -> None:
-    counted = (scores.pixel_positive, scores.pixel_negative, scores.region_overlap)
-    for name, array, dimensions in (("anomaly_map", scores.anomaly_map, 3), *(("pixels", each, 2) for each in counted)):
-        if array.ndim != dimensions:
+    counted = {name: getattr(scores, name) for name in ("pixel_positive", "pixel_negative", "region_overlap")}
+    for name, array in ({"anomaly_map": scores.anomaly_map} | counted).items():
+        if array.ndim != (2 if name in counted else 3):
             raise ValueError(f"{name} has {array.ndim} dimensions")
     lengths = {len(array) for name, array in vars(scores).items() if name != "false_positive_score"}
-    if len(lengths) > 1 or len({each.shape for each in counted}) > 1:
+    if len(lengths) > 1 or len({each.shape for each in counted.values()}) > 1:
         raise ValueError(f"arrays of {sorted(lengths)} images")
     if scores.false_positive_score.shape != FALSE_POSITIVE_RATES.shape:
         raise ValueError(f"false_positive_score of shape {scores.false_positive_score.shape}")
