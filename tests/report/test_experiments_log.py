@@ -377,6 +377,28 @@ def test_the_search_of_mixtures_can_be_recomputed() -> None:
         assert [float(each) for each in printed] == pytest.approx(expected, abs=6e-4), arm
 
 
+def test_the_choice_of_a_balance_can_be_recomputed() -> None:
+    table = pd.read_csv(REPOSITORY / "results" / "balance.csv").set_index(["images", "backbone", "set", "balance"])
+    balances, metrics = ["rms", "var", "noise", "whitened"], ["image_AUROC", "pixel_AUPR_step"]
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 33. ") : text.index("## What is to be tried next")]
+    sets = table.index.levels[2]
+    rows = {row[0]: row[1:] for row in map(fields, section.splitlines()) if len(row) == 9}
+    assert sets.isin(rows).all()
+    for number, backbone in enumerate(["efficientnet_lite0_in1k", "efficientnet_lite0_spd"]):
+        gains = []
+        for of in sets:
+            chosen = table.loc[("held out", backbone, of)][metrics].sum(axis=1).idxmax()
+            found = table.loc[("test", backbone, of)][metrics]
+            gains.append(found.loc[chosen] - found.loc["rms"])
+            for balance, cell in zip(balances, rows[of][4 * number : 4 * number + 4], strict=True):
+                assert cell.startswith("**") == (balance == chosen), (of, balance)
+                printed = [float(each) for each in cell.strip("*").split(" / ")]
+                assert printed == pytest.approx(found.loc[balance].dropna().tolist(), abs=6e-4)
+        printed = [float(each) for each in rows["chosen minus equal RMS, mean"][4 * number].split(" / ")]
+        assert printed == pytest.approx(pd.DataFrame(gains).mean().tolist(), abs=6e-4)
+
+
 def test_the_readme_has_the_figures_of_what_ships() -> None:
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     for name, arm, start in (
