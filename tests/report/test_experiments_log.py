@@ -319,7 +319,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("lite2", 28, ["halfway", "eta 0"]),
         ("adapted", 29, ["SPD", "adapted", "from clean"]),
         ("changes", 30, []),
-        ("spots", 31, ["all and spots"]),
+        ("spots", 31, ["all and spots", "four"]),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
