@@ -109,6 +109,7 @@ def bootstrap(scores: Scores, level: str, resamples: int = 2000) -> dict[str, ND
         positive, negative = scores.pixel_positive.astype(float), scores.pixel_negative.astype(float)
     weights = image_weights(scores.image_label, resamples)
     drawn, beside = torch.from_numpy(weights @ positive), torch.from_numpy(weights @ negative)
+    # AU-PRO's positives are regions, in the bins of the pixels
     regions = torch.from_numpy(weights @ scores.region_overlap) if level == "pixel" else drawn
     return {
         metric.name: metric.area(regions if metric.function is AUPRO else drawn, beside).numpy()
