@@ -32,6 +32,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
     RandomSmoothBlend,
+    RandomSpot,
     moco_v2_view,
     simclr_view,
     simsiam_view,
@@ -64,6 +65,7 @@ TRANSFORMS = (
     RandomCutSwap(guide="saliency"),
     RandomCutSwapScar(guide="saliency"),
     RandomCrack(),
+    RandomSpot(),
 )
 VIEWS = {
     "weak": weak_view,

@@ -34,6 +34,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
     RandomSmoothBlend,
+    RandomSpot,
 )
 from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, kmeans_1d
 
@@ -120,6 +121,7 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool, clock:
         "CutSwap": RandomCutSwap(),
         "CutSwapScar": RandomCutSwapScar(),
         "Crack": RandomCrack(),
+        "Spot": RandomSpot(),
     }
     timed: Timed = {"x.clone()": images.clone}
     for name, transform in ours.items():

@@ -7,6 +7,7 @@ from anomalib_spd.augmentation.cut_swap import RandomCutSwap
 from anomalib_spd.augmentation.cut_swap_scar import RandomCutSwapScar
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.augmentation.smooth_blend import RandomSmoothBlend
+from anomalib_spd.augmentation.spot import RandomSpot
 from anomalib_spd.augmentation.torchvision_transform import TorchvisionTransform
 from anomalib_spd.augmentation.views import (
     anchor_view,
@@ -25,6 +26,7 @@ __all__ = [
     "RandomCutSwap",
     "RandomCutSwapScar",
     "RandomSmoothBlend",
+    "RandomSpot",
     "TorchvisionTransform",
     "anchor_view",
     "moco_v2_view",

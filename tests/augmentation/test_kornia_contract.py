@@ -23,6 +23,7 @@ from anomalib_spd.augmentation import (
     RandomCutSwap,
     RandomCutSwapScar,
     RandomSmoothBlend,
+    RandomSpot,
 )
 
 SCAR = {"width": (0.05, 0.25), "length": (0.1, 0.25), "degrees": (-180.0, 180.0)}
@@ -33,6 +34,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "cut_paste_scar": partial(RandomCutPasteScar, **SCAR),
     "cut_swap": partial(RandomCutSwap, scale=(0.02, 0.25)),
     "cut_swap_scar": partial(RandomCutSwapScar, **SCAR),
+    "spot": partial(RandomSpot, diameter=(0.1, 0.9)),
 }
 
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
