@@ -5,6 +5,7 @@ from anomalib_spd.augmentation.cut_paste import RandomCutPaste
 from anomalib_spd.augmentation.cut_paste_scar import RandomCutPasteScar
 from anomalib_spd.augmentation.cut_swap import RandomCutSwap
 from anomalib_spd.augmentation.cut_swap_scar import RandomCutSwapScar
+from anomalib_spd.augmentation.perlin_noise import RandomPerlinNoise
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.augmentation.smooth_blend import RandomSmoothBlend
 from anomalib_spd.augmentation.spot import RandomSpot
@@ -25,6 +26,7 @@ __all__ = [
     "RandomCutPasteScar",
     "RandomCutSwap",
     "RandomCutSwapScar",
+    "RandomPerlinNoise",
     "RandomSmoothBlend",
     "RandomSpot",
     "TorchvisionTransform",

@@ -134,11 +134,9 @@ class RandomSpot(PatchAugmentation):
 
         def axis(center: Tensor, limit: int) -> tuple[Tensor, Tensor]:
             size = min(limit, 2 * reach + 1)
-            start, number = (
-                (center.round().long() - reach).clamp(0, limit - size),
-                torch.arange(size, device=center.device),
-            )
-            return start, (start[:, None] + number) - center[:, None]
+            start = (center.round().long() - reach).clamp(0, limit - size)
+            pixels = start[:, None] + torch.arange(size, device=center.device)
+            return start, pixels - center[:, None]
 
         top, rows = axis(params["ys"], input.shape[-2])
         left, columns = axis(params["xs"], input.shape[-1])
