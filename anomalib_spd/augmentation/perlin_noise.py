@@ -32,7 +32,7 @@ class PerlinGenerator(UniformGenerator):
 
     Returns:
         ``gradients``: float ``(B, 64, 64)``, radians; ``cells``: float ``(B, 2)``, across the image's shorter side along both axes;
-        ``angles``: float ``(B,)``, of the axes, radians; ``scales``, ``opacities``, ``contrasts``, ``slopes``: float ``(B,)``;
+        ``angles``: float ``(B,)``, of the axes, radians; ``scales``, ``opacities``, ``contrasts``, ``persistences``: float ``(B,)``;
         ``grains``: float ``(B, 1 + C, 64, 64)`` in ``[0, 1)``, of all channels and of each; ``colors``: float ``(B, C)``.
 
     Raises:
@@ -51,7 +51,7 @@ class PerlinGenerator(UniformGenerator):
     def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
         """Sample for a batch of ``(B, C, H, W)``."""
         count, channels = batch_shape[0], batch_shape[-3]
-        scale, opacity, contrast, slope, shade, angle, *octaves = self.uniform(8, batch_shape, same_on_batch)
+        scale, opacity, contrast, persistence, shade, angle, *octaves = self.uniform(8, batch_shape, same_on_batch)
         tints = self.uniform(channels, batch_shape, same_on_batch).T
         gradients = self.uniform(_LATTICE**2, batch_shape, same_on_batch).T
         grains = self.uniform((1 + channels) * _TEXTURE**2, batch_shape, same_on_batch).T
@@ -63,7 +63,7 @@ class PerlinGenerator(UniformGenerator):
             "scales": torch.exp(between((math.log(self.scale[0]), math.log(self.scale[1])), scale)),
             "opacities": between(self.opacity, opacity),
             "contrasts": between((0.05, 0.35), contrast),
-            "slopes": between((0.5, 1), slope),
+            "persistences": between((0.5, 1), persistence),
             "grains": grains.reshape(count, 1 + channels, _TEXTURE, _TEXTURE),
             "colors": shade[:, None] + _TINT * (2 * tints - 1),
         }
@@ -115,7 +115,8 @@ class RandomPerlinNoise(PatchAugmentation):
         texture = draw_texture(params, input.shape[-2:])
         opacity = self._covered(input, params) * params["opacities"][:, None, None, None]
         # interpolation is exact where the opacity is 0, and never leaves the range of the two
-        return torch.lerp(input.to(texture.dtype), texture, opacity.expand(input.shape)).to(input.dtype)
+        dtype = torch.promote_types(input.dtype, texture.dtype)
+        return torch.lerp(input.to(dtype), texture.to(dtype), opacity.to(dtype).expand(input.shape)).to(input.dtype)
 
     def apply_transform_mask(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
@@ -146,7 +147,7 @@ def perlin_noise(gradients: Tensor, cells: Tensor, angles: Tensor, size: tuple[i
     Returns:
         ``(B, H, W)`` in ``[-1, 1]``.
     """
-    rows, columns = ((torch.arange(each, device=cells.device) + 0.5) / min(size) for each in size)
+    rows, columns = (torch.arange(each, device=cells.device) / min(size) for each in size)
     cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
     turned = (cos * rows[:, None] + sin * columns, cos * columns - sin * rows[:, None])
     count, noise = gradients.shape[-1], torch.zeros_like(turned[0])
@@ -168,10 +169,10 @@ def perlin_noise(gradients: Tensor, cells: Tensor, angles: Tensor, size: tuple[i
 
 
 def draw_texture(params: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
-    """Return noise whose amplitude changes by ``slopes`` from each scale to the one half as large (ours).
+    """Return fractal noise in nearly one color: its amplitude at each scale is ``persistences`` times that at twice the scale (ours).
 
     Args:
-        params: ``grains``, ``slopes``, ``contrasts`` and ``colors`` of :class:`PerlinGenerator`.
+        params: ``grains``, ``persistences``, ``contrasts`` and ``colors`` of :class:`PerlinGenerator`.
         size: height and width, pixels.
 
     Returns:
@@ -183,7 +184,7 @@ def draw_texture(params: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         # a mean of 4 ** level grains, of their standard deviation
         coarse = F.avg_pool2d(grains, 2**level) * 2**level
         octave = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-        total = total + octave * params["slopes"][:, None, None, None] ** -level
+        total = total + octave * params["persistences"][:, None, None, None] ** -level
     total = total / total.std(dim=(1, 2, 3), keepdim=True)
     shape = total[:, :1] + 0.3 * total[:, 1:]
     return (params["colors"][:, :, None, None] + params["contrasts"][:, None, None, None] * shape).clamp(0, 1)
