@@ -31,6 +31,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
+    RandomPerlinNoise,
     RandomSmoothBlend,
     RandomSpot,
     moco_v2_view,
@@ -66,6 +67,7 @@ TRANSFORMS = (
     RandomCutSwapScar(guide="saliency"),
     RandomCrack(),
     RandomSpot(),
+    RandomPerlinNoise(),
 )
 VIEWS = {
     "weak": weak_view,

@@ -33,6 +33,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
+    RandomPerlinNoise,
     RandomSmoothBlend,
     RandomSpot,
 )
@@ -122,6 +123,7 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool, clock:
         "CutSwapScar": RandomCutSwapScar(),
         "Crack": RandomCrack(),
         "Spot": RandomSpot(),
+        "PerlinNoise": RandomPerlinNoise(),
     }
     timed: Timed = {"x.clone()": images.clone}
     for name, transform in ours.items():

@@ -36,6 +36,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
+    RandomPerlinNoise,
     RandomSmoothBlend,
     RandomSpot,
 )
@@ -56,6 +57,7 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "RandomSmoothBlend": partial(RandomSmoothBlend, p=1.0),
     "RandomCrack": partial(RandomCrack, p=1.0),
     "RandomSpot": partial(RandomSpot, p=1.0),
+    "RandomPerlinNoise": partial(RandomPerlinNoise, p=1.0),
 }
 KORNIAS: dict[str, Callable[[], Any]] = {
     "Kornia's RandomErasing": partial(K.RandomErasing, p=1.0),

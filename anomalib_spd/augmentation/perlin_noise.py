@@ -185,6 +185,7 @@ def draw_texture(params: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         coarse = F.avg_pool2d(grains, 2**level) * 2**level
         octave = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
         total = total + octave * params["persistences"][:, None, None, None] ** -level
-    total = total / total.std(dim=(1, 2, 3), keepdim=True)
+    deviation = total - total.mean(dim=(1, 2, 3), keepdim=True)
+    total = total / deviation.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     shape = total[:, :1] + 0.3 * total[:, 1:]
     return (params["colors"][:, :, None, None] + params["contrasts"][:, None, None, None] * shape).clamp(0, 1)

@@ -22,6 +22,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
+    RandomPerlinNoise,
     RandomSmoothBlend,
     RandomSpot,
 )
@@ -34,6 +35,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "cut_paste_scar": partial(RandomCutPasteScar, **SCAR),
     "cut_swap": partial(RandomCutSwap, scale=(0.02, 0.25)),
     "cut_swap_scar": partial(RandomCutSwapScar, **SCAR),
+    "perlin_noise": partial(RandomPerlinNoise, scale=(0.01, 0.5)),
     "spot": partial(RandomSpot, diameter=(0.1, 0.9)),
 }
 
