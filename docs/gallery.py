@@ -31,9 +31,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
-    RandomPerlinNoise,
     RandomSmoothBlend,
-    RandomSpot,
     moco_v2_view,
     simclr_view,
     simsiam_view,
@@ -66,8 +64,6 @@ TRANSFORMS = (
     RandomCutSwap(guide="saliency"),
     RandomCutSwapScar(guide="saliency"),
     RandomCrack(),
-    RandomSpot(),
-    RandomPerlinNoise(),
 )
 VIEWS = {
     "weak": weak_view,

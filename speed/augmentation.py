@@ -33,9 +33,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
-    RandomPerlinNoise,
     RandomSmoothBlend,
-    RandomSpot,
 )
 from anomalib_spd.saliency import EFFICIENTNET_LITE0_STRIDES, VGG16_POOLS, LayerCAM, kmeans_1d
 
@@ -122,8 +120,6 @@ def transforms(images: Tensor, maps: Tensor, rounds: int, compiled: bool, clock:
         "CutSwap": RandomCutSwap(),
         "CutSwapScar": RandomCutSwapScar(),
         "Crack": RandomCrack(),
-        "Spot": RandomSpot(),
-        "PerlinNoise": RandomPerlinNoise(),
     }
     timed: Timed = {"x.clone()": images.clone}
     for name, transform in ours.items():

@@ -36,9 +36,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
-    RandomPerlinNoise,
     RandomSmoothBlend,
-    RandomSpot,
 )
 from anomalib_spd.data.sample.datamodule import normal_image
 from anomalib_spd.detectors import FastPatchcore
@@ -56,8 +54,6 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "RandomCutSwapScar": partial(RandomCutSwapScar, p=1.0),
     "RandomSmoothBlend": partial(RandomSmoothBlend, p=1.0),
     "RandomCrack": partial(RandomCrack, p=1.0),
-    "RandomSpot": partial(RandomSpot, p=1.0),
-    "RandomPerlinNoise": partial(RandomPerlinNoise, p=1.0),
 }
 KORNIAS: dict[str, Callable[[], Any]] = {
     "Kornia's RandomErasing": partial(K.RandomErasing, p=1.0),

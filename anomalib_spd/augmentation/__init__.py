@@ -5,10 +5,8 @@ from anomalib_spd.augmentation.cut_paste import RandomCutPaste
 from anomalib_spd.augmentation.cut_paste_scar import RandomCutPasteScar
 from anomalib_spd.augmentation.cut_swap import RandomCutSwap
 from anomalib_spd.augmentation.cut_swap_scar import RandomCutSwapScar
-from anomalib_spd.augmentation.perlin_noise import RandomPerlinNoise
 from anomalib_spd.augmentation.random_color_jitter import RandomColorJitter
 from anomalib_spd.augmentation.smooth_blend import RandomSmoothBlend
-from anomalib_spd.augmentation.spot import RandomSpot
 from anomalib_spd.augmentation.torchvision_transform import TorchvisionTransform
 from anomalib_spd.augmentation.views import (
     anchor_view,
@@ -26,9 +24,7 @@ __all__ = [
     "RandomCutPasteScar",
     "RandomCutSwap",
     "RandomCutSwapScar",
-    "RandomPerlinNoise",
     "RandomSmoothBlend",
-    "RandomSpot",
     "TorchvisionTransform",
     "anchor_view",
     "moco_v2_view",

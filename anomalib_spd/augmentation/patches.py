@@ -44,28 +44,6 @@ class Patch(NamedTuple):
         return torch.where(self.is_first()[:, None], pixels, pixels.detach()) if pixels.requires_grad else pixels
 
 
-class Window(NamedTuple):
-    """A rectangle of each image of a batch, all of one size.
-
-    Attributes:
-        top: its first row, int64 ``(B,)``.
-        left: its first column, int64 ``(B,)``.
-        rows: its rows, relative to that of a point, ``(B, h)``, pixels.
-        columns: its columns, relative to that of the point, ``(B, w)``.
-    """
-
-    top: Tensor
-    left: Tensor
-    rows: Tensor
-    columns: Tensor
-
-    def pixel_index(self, image_width: int) -> Tensor:
-        """Return the index of its pixels, int64 ``(B, h * w)``."""
-        down, across = (torch.arange(each.shape[1], device=each.device) for each in (self.rows, self.columns))
-        first = torch.add(self.left, self.top, alpha=image_width)
-        return first[:, None] + torch.add(across, down[:, None], alpha=image_width).flatten()
-
-
 def locations(params: dict[str, Tensor], name: str, image_width: int) -> Tensor:
     """Return the index of the first pixel of each ``source`` or ``target``, int64 ``(B, 1)``."""
     return torch.add(params[f"{name}_xs"], params[f"{name}_ys"], alpha=image_width)[:, None]

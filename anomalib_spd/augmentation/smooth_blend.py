@@ -1,7 +1,7 @@
 """SmoothBlend, the local perturbation of SPot-the-Difference."""
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from anomalib_spd.augmentation.base import PatchAugmentation, params_like
 from anomalib_spd.augmentation.color_jitter import jitter_colors
 from anomalib_spd.augmentation.generators import BoxGenerator, Jitter, PasteGenerator
-from anomalib_spd.augmentation.patches import Window, add_to_mask, gather_pixels, locations, patches, scatter_pixels
+from anomalib_spd.augmentation.patches import add_to_mask, gather_pixels, locations, patches, scatter_pixels
 
 Halo = Literal["replicate", "literal"]
 
@@ -131,7 +131,7 @@ class RandomSmoothBlend(PatchAugmentation):
             input, (window.pixel_index(input.shape[-1]), _alpha(window, params, _blur(input, flags), input.dtype) > 0)
         )
 
-    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Window:
+    def _window(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> "_Window":
         """Return a window that holds all changed pixels of each image, sized for the largest possible patch."""
         _, reach = _blur(input, flags)
 
@@ -144,7 +144,29 @@ class RandomSmoothBlend(PatchAugmentation):
         patch_height, patch_width, _ = self.size.largest(height, width)
         top, rows = axis(params["target_ys"], patch_height, height)
         left, columns = axis(params["target_xs"], patch_width, width)
-        return Window(top, left, rows, columns)
+        return _Window(top, left, rows, columns)
+
+
+class _Window(NamedTuple):
+    """A rectangle of each image of a batch, all of one size.
+
+    Attributes:
+        top: its first row, int64 ``(B,)``.
+        left: its first column, int64 ``(B,)``.
+        rows: its rows, relative to the first row of the patch, int64 ``(B, h)``.
+        columns: its columns, relative to the first column of the patch, int64 ``(B, w)``.
+    """
+
+    top: Tensor
+    left: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def pixel_index(self, image_width: int) -> Tensor:
+        """Return the index of its pixels, int64 ``(B, h * w)``."""
+        down, across = (torch.arange(each.shape[1], device=each.device) for each in (self.rows, self.columns))
+        first = torch.add(self.left, self.top, alpha=image_width)
+        return first[:, None] + torch.add(across, down[:, None], alpha=image_width).flatten()
 
 
 def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype: torch.dtype) -> Tensor:
@@ -173,7 +195,7 @@ def blurred_box(offset: Tensor, length: Tensor, sigma: float, radius: int, dtype
     return blurred
 
 
-def _alpha(window: Window, params: dict[str, Tensor], blur: tuple[float, int], dtype: torch.dtype) -> Tensor:
+def _alpha(window: _Window, params: dict[str, Tensor], blur: tuple[float, int], dtype: torch.dtype) -> Tensor:
     """Return the blurred outline ``(B, h * w)``, in float32 or wider."""
     dtype = torch.promote_types(dtype, torch.float32)
     rows, columns = (

@@ -22,9 +22,7 @@ from anomalib_spd.augmentation import (
     RandomCutPasteScar,
     RandomCutSwap,
     RandomCutSwapScar,
-    RandomPerlinNoise,
     RandomSmoothBlend,
-    RandomSpot,
 )
 
 SCAR = {"width": (0.05, 0.25), "length": (0.1, 0.25), "degrees": (-180.0, 180.0)}
@@ -35,8 +33,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "cut_paste_scar": partial(RandomCutPasteScar, **SCAR),
     "cut_swap": partial(RandomCutSwap, scale=(0.02, 0.25)),
     "cut_swap_scar": partial(RandomCutSwapScar, **SCAR),
-    "perlin_noise": partial(RandomPerlinNoise, scale=(0.01, 0.5)),
-    "spot": partial(RandomSpot, diameter=(0.1, 0.9)),
 }
 
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

@@ -418,6 +418,17 @@ def test_the_readme_has_the_figures_of_what_ships() -> None:
             assert (of["high"] >= 0).all()  # as the README says of all sets
 
 
+def test_the_readme_has_the_figures_of_the_aspect_of_long_parts() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    printed = re.search(r"AU-ROC of (\d\.\d{3}) at\s+`\[352, 144\]` and (\d\.\d{3}) squeezed to 224 x 224", text)
+    assert printed is not None
+    for name, found in zip(("kolektor_aspect", "spots"), printed.groups(), strict=True):
+        table = pd.read_csv(REPOSITORY / "results" / f"{name}.csv").set_index(
+            ["arm", "set", "balance", "coreset_sampling_ratio"]
+        )
+        assert float(found) == pytest.approx(table.loc[("base", "kolektor", "rms", 0.01), "image_AUROC"], abs=6e-4)
+
+
 def test_the_search_of_the_adaptation_can_be_recomputed() -> None:
     table = pd.read_csv(REPOSITORY / "results" / "adaptation_search.csv").set_index(["backbone", "fraction", "images"])
     text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
