@@ -320,6 +320,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("adapted", 29, ["SPD", "adapted", "from clean"]),
         ("changes", 30, []),
         ("spots", 31, ["all and spots", "four"]),
+        ("textures", 34, ["three", "four, drawn"]),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
@@ -359,15 +360,22 @@ def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[s
             assert printed == pytest.approx(values.dropna().tolist(), abs=6e-4), of
 
 
-def test_the_search_of_mixtures_can_be_recomputed() -> None:
+@pytest.mark.parametrize(
+    ("name", "section", "arms"),
+    [
+        ("mixtures", 31, ["all", "two", "three", "four", "all and spots"]),
+        ("mixture_means", 34, ["all", "four", "all and four", "five"]),
+    ],
+)
+def test_the_search_of_mixtures_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
     """Castings, solar cells and the papers' mean count alike in images; only papers have masks."""
-    table = pd.read_csv(REPOSITORY / "results" / "mixtures.csv")
+    table = pd.read_csv(REPOSITORY / "results" / f"{name}.csv")
     table = table[table["coreset_sampling_ratio"] == 0.01].set_index(["arm", "balance", "set"])
     metrics = ["image_AUROC", "pixel_AUPR_step", "pixel_AUPRO"]
     text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
-    section = text[text.index("## 31. ") : text.index("## 32. ")]
-    rows = [row for row in map(fields, section.splitlines()) if len(row) == 7 and row[0] in table.index.levels[0]]
-    assert [row[0] for row in rows] == ["all", "two", "three", "four", "all and spots"]
+    text = text[text.index(f"## {section}. ") : text.index(f"## {section + 1}. ")]
+    rows = [row for row in map(fields, text.splitlines()) if len(row) == 7 and row[0] in table.index.levels[0]]
+    assert [row[0] for row in rows] == arms
     for arm, *printed in rows:
         expected: list[float] = []
         for balance in ("rms", "var"):
@@ -381,7 +389,7 @@ def test_the_choice_of_a_balance_can_be_recomputed() -> None:
     table = pd.read_csv(REPOSITORY / "results" / "balance.csv").set_index(["images", "backbone", "set", "balance"])
     balances, metrics = ["rms", "var", "noise", "whitened"], ["image_AUROC", "pixel_AUPR_step"]
     text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
-    section = text[text.index("## 33. ") : text.index("## What is to be tried next")]
+    section = text[text.index("## 33. ") : text.index("## 34. ")]
     sets = table.index.levels[2]
     rows = {row[0]: row[1:] for row in map(fields, section.splitlines()) if len(row) == 9}
     assert sets.isin(rows).all()
