@@ -320,6 +320,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("adapted", 29, ["SPD", "adapted", "from clean"]),
         ("changes", 30, []),
         ("spots", 31, ["all and spots", "four"]),
+        ("two_way", 32, ["eta 0", "two-way"]),
         ("textures", 34, ["three", "four, drawn"]),
     ],
 )
