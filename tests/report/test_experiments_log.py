@@ -322,6 +322,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("spots", 31, ["all and spots", "four"]),
         ("two_way", 32, ["eta 0", "two-way"]),
         ("textures", 34, ["three", "four, drawn"]),
+        ("line", 35, ["mixed", "eta 0", "by category"]),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
