@@ -160,6 +160,14 @@ def test_stock_train_predict_and_export(run: Run, configs: Path, home: Path, con
         model = ("--ckpt_path", str(checkpoint), "--export_type", export_type, "--input_size", "[256, 256]")
         run(*ANOMALIB, "export", *common, *model)
         assert list(results.rglob(f"*{suffix}")), export_type
+    (exported,) = results.rglob("*.pt")
+    code = f"""
+import sys, torch
+sys.modules["anomalib_spd"] = None  # from here on, importing it fails
+model = torch.load({str(exported)!r}, weights_only=False)["model"].eval()
+print("map", tuple(model(torch.rand(1, 3, 256, 256)).anomaly_map.shape))
+"""
+    assert "map (1, 1, 256, 256)" in run("-c", code)
 
 
 def test_a_misspelt_layer_is_an_error(run: Run, configs: Path, home: Path) -> None:
@@ -188,17 +196,6 @@ print("difference", (again.eval()(image).anomaly_map - model.eval()(image).anoma
 """,
     )
     assert "difference 0.0" in printed
-
-
-def test_an_exported_model_needs_no_plugin(run: Run, home: Path) -> None:
-    (exported,) = (home / "results" / "patchcore_spd.yaml").rglob("*.pt")
-    code = f"""
-import sys, torch
-sys.modules["anomalib_spd"] = None  # from here on, importing it fails
-model = torch.load({str(exported)!r}, weights_only=False)["model"].eval()
-print("map", tuple(model(torch.rand(1, 3, 256, 256)).anomaly_map.shape))
-"""
-    assert "map (1, 1, 256, 256)" in run("-c", code)
 
 
 def test_backbones_command(run: Run, home: Path) -> None:

@@ -1,7 +1,6 @@
 """Batches of good images and real defects of one category, with masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +241,7 @@ class DefectFolder(ImageBatches):
             read = [item for item, label in enumerate(normal.labels) if self._weight(normal_names[label]) > 0]
             files += [normal[item] for item in read]
             labels += [2 * (len(found) + int(normal.labels[item])) for item in read]
-        index = replace(ImageIndex.of_files(files), labels=np.asarray(labels, np.int32))
+        index = ImageIndex.of_files(files, labels)
         if self.replay:
             index = index.with_background(ImageIndex.of(self.replay_images or "", option=REPLAY_OPTION))
         self._masks = masks + [None] * (len(index) - len(masks))

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +83,11 @@ class ImageIndex:
         return index
 
     @classmethod
-    def of_files(cls, files: Iterable[Path | str]) -> "ImageIndex":
-        """Return an index of these files, all of one class."""
+    def of_files(cls, files: Iterable[Path | str], labels: Sequence[int] | None = None) -> "ImageIndex":
+        """Return an index of these files, of the classes with these numbers, by default all of one."""
         names = _encode(str(file) for file in files)
-        return cls(Path(), names, np.zeros(len(names), np.int32), ["images"])
+        numbers = np.zeros(len(names), np.int32) if labels is None else np.asarray(labels, np.int32)
+        return cls(Path(), names, numbers, [str(number) for number in range(numbers.max(initial=0) + 1)])
 
     def with_background(self, others: "ImageIndex") -> "ImageIndex":
         """Return these images followed by others, whose label is -1."""

@@ -52,7 +52,8 @@ def finetune(
     Args:
         model: the training, such as :class:`~anomalib_spd.local.CategoryAdaptation`; or what makes it, called once the name
             is checked (:func:`check_new_name` also takes the backbone) and the seed is set.
-        data: anomalib's data module; or several, of all of which one backbone is made.
+        data: anomalib's data module; or several, of all of which one backbone is made. Trainings of the layers that detectors
+            read, such as ``CategoryAdaptation``, have images of one data module in each batch, all equally often.
         name: of the new backbone.
         folder: of runs; a run has a folder ``name`` there, for its checkpoint, logs and ``views.png``.
         batch_size: images a step.
@@ -60,7 +61,8 @@ def finetune(
         num_workers: processes that decode images.
         holdout: share of the normal images that are not trained on. Faint defects are drawn on them, and where these are not found
             better than before the training, the backbone is kept as it was; see
-            :func:`~anomalib_spd.training.held_out.compare_on_held_out`. 0 takes the trained weights.
+            :func:`~anomalib_spd.training.held_out.compare_on_held_out`. Of several data modules each is judged by its own
+            images, and the sum decides. 0 takes the trained weights.
         white: value of white of images with one channel of more than 8 bits; see
             :func:`~anomalib_spd.data.image_files.read_image`.
         seed: of the run; None leaves the generators as they are.
@@ -90,12 +92,20 @@ def finetune(
         check_free(name)  # what is trained anew would not get the name
     if seed is not None:
         seed_everything(seed, workers=True, verbose=False)
+    training = model if isinstance(model, TrainingModule) else model()
     batches = NormalImages(
-        data, batch_size, image_size, num_workers, keep_aspect=False, shrink_batches=True, white=white, holdout=holdout
+        data,
+        batch_size,
+        image_size,
+        num_workers,
+        keep_aspect=False,
+        shrink_batches=True,
+        white=white,
+        holdout=holdout,
+        by_category=isinstance(training, Adaptation),  # it compares the images of a batch
     )
     for each in batches.datamodules:
         check_root(each)
-    training = model if isinstance(model, TrainingModule) else model()
     check_image_size(training.encoder, image_size)
     if holdout and not isinstance(training, Adaptation):
         raise ValueError(
@@ -124,18 +134,15 @@ def finetune(
 
 def _chosen(training: Adaptation, batches: NormalImages, checkpoints: Path) -> tuple[Path, str]:
     """Return the checkpoint of the weights that do best on the images held out, and what was chosen, in words."""
-    assert batches.images is not None, "the training had some"
-    memory = torch.stack([batches.images[number][0] for number in range(min(MEMORY_IMAGES, len(batches.images)))])
-    held_out = batches.held_out()
-    before, after = compare_on_held_out(training, memory, held_out)
-    keeps_own = before.total >= after.total
-    print(f"Faint defects drawn on {len(held_out)} held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
-    for name, scores, is_chosen in ((OWN, before, keeps_own), (TRAINED, after, not keeps_own)):
-        print(f"  {name}: {scores.image_auroc:.3f} / {scores.pixel_aupr:.3f}{' <- chosen' if is_chosen else ''}")
-    recipe = (
-        f"{OWN if keeps_own else TRAINED} weights, chosen by faint defects drawn on {len(held_out)} held-out images"
-    )
-    if not keeps_own:
+    print("Faint defects drawn on held-out images, image AU-ROC / pixel AU-PR of PatchCore:")
+    gain, number = 0.0, 0
+    for each in batches.held_out(MEMORY_IMAGES):
+        before, after = compare_on_held_out(training, each.training, each.held_out)
+        print(f"  {each.title} ({len(each.held_out)} images): {before} before the training, {after} after it")
+        gain, number = gain + after.total - before.total, number + len(each.held_out)
+    recipe = f"{TRAINED if gain > 0 else OWN} weights, chosen by faint defects drawn on {number} held-out images"
+    if gain > 0:
+        print("The trained weights are taken.")
         return checkpoints / LAST, recipe
     print("The backbone is kept as it was: no gain on your parts.")
     content = torch.load(checkpoints / LAST, weights_only=True)

@@ -35,8 +35,7 @@ class CategoryAdaptation(LocalSPD):
 
     Batch:
         ``(images, labels)``: uint8 ``(B, 3, H, W)`` in ``[0, 255]``, B at least 2, as large as detectors will see them; labels
-        are not used. Of several categories (``--per dataset``) it has to hold some images of each, so that they are in the
-        memory.
+        are not used. They are of one category: among other parts everything is far from the memory, changed or not.
 
     Raises:
         ValueError: for a memory below 1, or a classifier that is none; in training, for a batch of one image.

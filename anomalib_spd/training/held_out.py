@@ -46,6 +46,10 @@ class HeldOutScores(NamedTuple):
         """What decides: the sum of both."""
         return self.image_auroc + self.pixel_aupr
 
+    def __str__(self) -> str:
+        """Return both, with three places."""
+        return f"{self.image_auroc:.3f} / {self.pixel_aupr:.3f}"
+
 
 @torch.no_grad()
 def compare_on_held_out(training: Adaptation, memory: Tensor, held_out: Tensor) -> list[HeldOutScores]:

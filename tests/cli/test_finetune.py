@@ -1,6 +1,7 @@
 """``anomalib-spd finetune`` from outside: from normal images to a registered name."""
 
 import csv
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import timm
 import torch
 from anomalib.models import Patchcore
-from PIL import Image
+from PIL import Image, ImageOps
 
 from anomalib_spd.backbones import find, register
 from anomalib_spd.cli.main import main
@@ -298,9 +299,9 @@ def parts_root(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
-@pytest.mark.parametrize(("rate", "word"), [("0.001", None), ("3.0", "the backbone's own")])
+@pytest.mark.parametrize(("rate", "harms"), [("0.001", False), ("3.0", True)])
 def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_backbone(
-    rate: str, word: str | None, parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rate: str, harms: bool, parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [
         *("finetune", "--config", str(MEMORY), "--model.init_args.backbone", "efficientnet_lite0_in1k"),
@@ -311,9 +312,9 @@ def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_bac
     capsys.readouterr()
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Faint defects drawn on 5 held-out images, image AU-ROC / pixel AU-PR of PatchCore:" in out
-    (chosen,) = [line.partition(":")[0].strip() for line in out.splitlines() if "<- chosen" in line]
-    assert word in (None, chosen)
+    chosen = "trained" if "The trained weights are taken." in out else "the backbone's own"
+    assert not (harms and chosen == "trained")
+    check_choice(chosen, gains(out, ["Visa disk (5 images)"]))
     backbone = find("disk_backbone")
     assert backbone.provenance.data.startswith("15 normal training images of Visa disk")
     assert backbone.provenance.recipe == f"{chosen} weights, chosen by faint defects drawn on 5 held-out images"
@@ -326,6 +327,48 @@ def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_bac
     written = backbone.weights.stat().st_mtime_ns
     assert main(command) == 0
     assert find("disk_backbone").weights.stat().st_mtime_ns == written
+
+
+def gains(out: str, parts: list[str]) -> list[float]:
+    """Return what the held-out images of each part gained by the training, as it was printed."""
+    lines = out.partition("Faint defects drawn on held-out images, image AU-ROC / pixel AU-PR of PatchCore:")[
+        2
+    ].splitlines()
+    number = r"(\d\.\d{3})"
+    form = re.compile(f"  (.*): {number} / {number} before the training, {number} / {number} after it")
+    found = [match.groups() for line in lines if (match := form.fullmatch(line))]
+    assert [title for title, *_ in found] == parts
+    return [sum(map(float, scores[2:])) - sum(map(float, scores[:2])) for _, *scores in found]
+
+
+def check_choice(chosen: str, gain: list[float]) -> None:
+    rounding = 0.002 * len(gain)
+    assert sum(gain) > -rounding if chosen == "trained" else sum(gain) < rounding and chosen == "the backbone's own"
+
+
+def test_parts_of_one_backbone_are_judged_each_by_its_own_images(
+    parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = shutil.copytree(parts_root / "visa_pytorch/disk", parts_root / "visa_pytorch/negative")
+    for file in others.rglob("*.JPG"):
+        with Image.open(file) as image:
+            inverted = ImageOps.invert(image)
+        inverted.save(file, quality=100)
+    for number in range(8):  # fewer: of each, a quarter and at least five are held out
+        (others / f"train/good/{number:03d}.JPG").unlink()
+    command = [
+        *("finetune", "--config", str(MEMORY), "--model.init_args.backbone", "efficientnet_lite0_in1k"),
+        *("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--folder", str(tmp_path / "runs")),
+        *("--batch_size", "4", "--image_size", "96", "--num_workers", "0", *of_visa(parts_root, None)),
+        *("--categories", "[disk,negative]", "--per", "dataset", "--name", "line"),
+    ]
+    capsys.readouterr()
+    assert main(command) == 0
+    gain = gains(capsys.readouterr().out, ["Visa disk (5 images)", "Visa negative (5 images)"])
+    provenance = find("line").provenance
+    assert provenance.data.startswith("22 normal training images of Visa disk, Visa negative")
+    chosen = provenance.recipe.removesuffix(" weights, chosen by faint defects drawn on 10 held-out images")
+    check_choice(chosen, gain)
 
 
 @pytest.mark.parametrize(

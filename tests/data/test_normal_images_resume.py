@@ -15,8 +15,10 @@ from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
 from tests.data.sets import visa
 
 
-def ready(modules: Any, batch_size: int = 4, world_size: int = 1, shrink_batches: bool = True) -> NormalImages:
-    data = NormalImages(modules, batch_size, 24, 0, shrink_batches=shrink_batches)
+def ready(
+    modules: Any, batch_size: int = 4, world_size: int = 1, shrink_batches: bool = True, by_category: bool = False
+) -> NormalImages:
+    data = NormalImages(modules, batch_size, 24, 0, shrink_batches=shrink_batches, by_category=by_category)
     data.trainer = SimpleNamespace(
         world_size=world_size,
         global_rank=0,
@@ -45,6 +47,40 @@ def test_several_data_modules_give_the_images_of_all(root: Path) -> None:
     names = ["/".join(path.parts[-4:]) for path in data.images.files]
     assert names == [f"{each}/train/good/{number:03d}.JPG" for each in ("one", "two") for number in range(6)]
     assert [images.shape for images, _ in data.train_dataloader()] == [(4, 3, 24, 24)] * 3
+
+
+def test_a_batch_has_one_category_and_each_comes_equally_often(own: Path) -> None:
+    for number in range(4):  # two of one, six of the other
+        (own / f"visa_pytorch/two/train/good/{number:03d}.JPG").unlink()
+    data = ready(two(own), batch_size=2, by_category=True)
+    loader = data.train_dataloader()
+    drawn = list[list[int]]()
+    for epoch in range(100):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        drawn += [labels.tolist() for _, labels in loader]
+    assert {tuple(each) for each in drawn} == {(0, 0), (1, 1)}
+    assert len(drawn) == 100 * (8 // 2)
+    assert 0.4 < sum(map(sum, drawn)) / len(drawn) / 2 < 0.6
+    # a run that is resumed after the first of four batches
+    data.trainer.num_training_batches, data.trainer.fit_loop.total_batch_idx = 4, 0
+    again = ready(two(own), batch_size=2, by_category=True)
+    again.load_state_dict(data.state_dict())
+    whole, rest = ([images for images, _ in each.train_dataloader()] for each in (data, again))
+    assert (len(whole), len(rest)) == (4, 3)
+    assert all(torch.equal(*pair) for pair in zip(whole[1:], rest, strict=True))
+    with pytest.raises(ValueError, match=r"other settings \(by_category: True then, False now\)"):
+        ready(two(own), batch_size=2).load_state_dict(data.state_dict())
+
+
+def test_the_smallest_category_limits_a_batch_of_one(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        (own / f"visa_pytorch/two/train/good/{number:03d}.JPG").unlink()
+    data = ready(two(own), batch_size=4, by_category=True)
+    assert data.batch_size == 3
+    assert "holds 9 images, and 3 of one category: the batch size is 3" in caplog.text
+    assert {len(images) for images, _ in data.train_dataloader()} == {3}
+    with pytest.raises(ValueError, match="holds 9 images, and 3 of one category; give a batch_size of 3 or less"):
+        ready(two(own), batch_size=4, by_category=True, shrink_batches=False)
 
 
 def test_the_guard_of_test_images_holds_in_each_of_them(own: Path) -> None:
