@@ -323,6 +323,8 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("two_way", 32, ["eta 0", "two-way"]),
         ("textures", 34, ["three", "four, drawn"]),
         ("line", 35, ["mixed", "eta 0", "by category"]),
+        ("line_adapted", 36, ["mixed", "eta 0", "by category"]),
+        ("adapted_further", 37, ["halfway", "eta 0", "three quarters"]),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
@@ -458,6 +460,28 @@ def test_the_search_of_the_adaptation_can_be_recomputed() -> None:
         gains = [figures(*forms[name], balance) - figures("ImageNet", 0.0, balance) for balance in ("rms", "var")]
         expected = [*gains[0].mean(), *gains[1].mean(), *gains[0].min()]
         assert [float(each) for field in printed for each in field.split(" / ")] == pytest.approx(expected, abs=6e-4)
+
+
+def test_how_far_an_adaptation_goes_can_be_recomputed() -> None:
+    keys, metrics = ["training", "interpolation", "balance", "set"], ["image_AUROC", "pixel_AUPR"]
+    runs = pd.read_csv(REPOSITORY / "results" / "adaptation_interpolation.csv")
+    table = runs.groupby(keys)[metrics].mean()
+    text = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = text[text.index("## 37. ") :]
+    trainings = set(table.index.levels[0]) - {"none"}
+    rows = {row[0]: row[1:] for row in map(fields, section.splitlines()) if row and row[0] in trainings}
+    assert rows.keys() == trainings
+    for name, cells in rows.items():
+        for cell, (share, balance) in zip(cells, product((0.5, 0.75, 1.0), ("rms", "var")), strict=True):
+            gain = (table.loc[(name, share, balance)] - table.loc[("none", 0.0, balance)]).mean()
+            assert [float(each) for each in cell.split(" / ")] == pytest.approx(gain.tolist(), abs=6e-4), name
+    single = runs[(runs["training"] == "8") & (runs["balance"] == "rms")]
+    base = table.loc[("none", 0.0, "rms")].loc[single["set"]]
+    gains = pd.DataFrame(single[metrics].to_numpy() - base.to_numpy()).fillna(0).sum(axis=1)
+    printed = re.search(r"over the (\d+) weights of single trainings .* is (\d\.\d\d)", section)
+    assert printed is not None
+    assert int(printed[1]) == len(single)
+    assert float(printed[2]) == pytest.approx(single["own"].reset_index(drop=True).corr(gains, "spearman"), abs=6e-3)
 
 
 def test_the_thresholds_can_be_recomputed() -> None:
