@@ -168,12 +168,13 @@ class NormalImages(ImageBatches):
             processes: number of processes that share them.
 
         Raises:
-            ValueError: if there are fewer images than a batch per process, or with ``shrink_batches`` than processes.
+            ValueError: if there are fewer images than a batch per process, or of a category than a batch of one; with
+                ``shrink_batches``, fewer than processes.
         """
-        if len(index) < processes and self.shrink_batches:
-            raise ValueError(f"{name} holds {len(index)} images, fewer than {processes} devices. Give fewer devices.")
         if not self.shrink_batches:
             super().check_number(index, name, processes)
+        elif len(index) < processes:
+            raise ValueError(f"{name} holds {len(index)} images, fewer than {processes} devices. Give fewer devices.")
         most = len(index) // processes
         if self.by_category:
             most = min(most, int(np.bincount(index.labels).min()))
