@@ -1,4 +1,4 @@
-"""Forms of SPD that no recipe of the package trains, to be compared with those that one does (docs/experiments.md, section 38).
+"""Forms of SPD that no recipe of the package trains, to be compared with those that one does (docs/experiments.md, sections 38 and 39).
 
 ``PYTHONPATH=scripts anomalib-spd pretrain --config pretrain/cross_image_spd_real ... --model terms.Contracted``
 """
