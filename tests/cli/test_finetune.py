@@ -331,12 +331,11 @@ def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_bac
 
 def gains(out: str, parts: list[str]) -> list[float]:
     """Return what the held-out images of each part gained by the training, as it was printed."""
-    lines = out.partition("Faint defects drawn on held-out images, image AU-ROC / pixel AU-PR of PatchCore:")[
-        2
-    ].splitlines()
+    head = "Faint defects drawn on held-out images, image AU-ROC / pixel AU-PR of PatchCore:"
+    _, _, lines = out.partition(head)
     number = r"(\d\.\d{3})"
     form = re.compile(f"  (.*): {number} / {number} before the training, {number} / {number} after it")
-    found = [match.groups() for line in lines if (match := form.fullmatch(line))]
+    found = [match.groups() for line in lines.splitlines() if (match := form.fullmatch(line))]
     assert [title for title, *_ in found] == parts
     return [sum(map(float, scores[2:])) - sum(map(float, scores[:2])) for _, *scores in found]
 
