@@ -228,6 +228,11 @@ def normal_images(wrapped: AnomalibDataModule) -> list[str]:
         wrapped.setup()
     except RuntimeError as error:  # anomalib's, of a folder without images
         raise ValueError(f"{wrapped.name}: {error}") from error
+    except ValueError as error:  # anomalib's or pandas', of what its layout does not hold
+        raise ValueError(
+            f"{wrapped.name} cannot list its images: {error}. Give defective images their masks, or read them by "
+            "anomalib.data.Folder, which needs none"
+        ) from error
     others = [wrapped.test_data, *([wrapped.val_data] if hasattr(wrapped, "val_data") else [])]
     if any(isinstance(part, SyntheticAnomalyDataset) for part in (wrapped.train_data, *others)):
         raise ValueError(

@@ -49,6 +49,12 @@ def test_several_data_modules_give_the_images_of_all(root: Path) -> None:
     assert [images.shape for images, _ in data.train_dataloader()] == [(4, 3, 24, 24)] * 3
 
 
+def test_a_set_without_masks_is_an_error_that_says_what_reads_it(own: Path) -> None:
+    shutil.rmtree(own / "visa_pytorch/one/ground_truth")
+    with pytest.raises(ValueError, match=r"Visa cannot list its images: .* read them by anomalib\.data\.Folder"):
+        ready(visa(own))
+
+
 def test_a_batch_has_one_category_and_each_comes_equally_often(own: Path) -> None:
     for number in range(4):  # two of one, six of the other
         (own / f"visa_pytorch/two/train/good/{number:03d}.JPG").unlink()
