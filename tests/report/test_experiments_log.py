@@ -327,6 +327,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("adapted_further", 37, ["halfway", "eta 0", "three quarters"]),
         ("terms", 38, []),
         ("distilled", 39, ["distilled"]),
+        ("adapted_aspect", 40, []),
     ],
 )
 def test_what_was_judged_can_be_recomputed(name: str, section: int, arms: list[str]) -> None:
