@@ -8,6 +8,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName
 
 from anomalib_spd.data.index import EXTENSIONS, visible
+from anomalib_spd.data.ready import listing
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Category:
     def of_datamodule(cls, datamodule: AnomalibDataModule) -> "Category":
         """Take all images of an anomalib data module, before it splits them: training and test images alike."""
         whole = copy.copy(datamodule)
-        whole._setup()
+        with listing(whole):
+            whole._setup()
         rows = [row for part in (whole.train_data, whole.test_data) for row in part.samples.itertuples()]
         good = [Path(row.image_path) for row in rows if row.label_index == LabelName.NORMAL]
         bad = [row for row in rows if row.label_index == LabelName.ABNORMAL]

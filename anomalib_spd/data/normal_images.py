@@ -18,7 +18,7 @@ from torch import Tensor
 from anomalib_spd.data.defects import DefectSampler
 from anomalib_spd.data.images import ImageBatches, LabelledImages, decode
 from anomalib_spd.data.index import ImageIndex
-from anomalib_spd.data.ready import prepare
+from anomalib_spd.data.ready import listing, prepare
 from anomalib_spd.data.sampler import ResumableSampler
 from anomalib_spd.files import content_digests, digest, first_few
 
@@ -223,16 +223,9 @@ def normal_images(wrapped: AnomalibDataModule) -> list[str]:
     """
     # a copy before anomalib splits: it drops normal test images if `test_split_mode` is none, but test images they are
     before = copy.copy(wrapped)
-    try:
+    with listing(wrapped):
         before._setup()
         wrapped.setup()
-    except RuntimeError as error:  # anomalib's, of a folder without images
-        raise ValueError(f"{wrapped.name}: {error}") from error
-    except ValueError as error:  # anomalib's or pandas', of what its layout does not hold
-        raise ValueError(
-            f"{wrapped.name} cannot list its images: {error}. Give defective images their masks, or read them by "
-            "anomalib.data.Folder, which needs none"
-        ) from error
     others = [wrapped.test_data, *([wrapped.val_data] if hasattr(wrapped, "val_data") else [])]
     if any(isinstance(part, SyntheticAnomalyDataset) for part in (wrapped.train_data, *others)):
         raise ValueError(

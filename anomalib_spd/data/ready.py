@@ -43,6 +43,26 @@ def set_up(data: AnomalibDataModule, seed: int) -> None:
         data.setup(TrainerFn.FITTING)  # a trainer's stage: with another, anomalib would draw again in each call
 
 
+@contextmanager
+def listing(data: AnomalibDataModule) -> Iterator[None]:
+    """While a data module lists its images, say in one line what it lacks.
+
+    Args:
+        data: the data module.
+
+    Raises:
+        ValueError: in place of anomalib's error of a folder without images, and of pandas' of defective images without masks.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(f"{data.name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{data.name} cannot list its images: {error}. Where defective images have no masks, anomalib.data.Folder reads them"
+        ) from error
+
+
 def prepare(data: AnomalibDataModule) -> None:
     """Prepare a data module's files: some download them into their folder if they are missing.
 

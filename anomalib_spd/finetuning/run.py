@@ -102,7 +102,7 @@ def finetune(
         shrink_batches=True,
         white=white,
         holdout=holdout,
-        by_category=isinstance(training, Adaptation),  # it compares the images of a batch
+        by_category=isinstance(training, Adaptation),  # it may compare the images of a batch
     )
     for each in batches.datamodules:
         check_root(each)

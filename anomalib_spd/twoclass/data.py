@@ -13,7 +13,7 @@ from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
-from anomalib_spd.data.ready import prepare
+from anomalib_spd.data.ready import listing, prepare
 from anomalib_spd.files import first_few
 from anomalib_spd.twoclass.checks import CLASSES, check_classes, check_images
 from anomalib_spd.twoclass.splits import hash_order, hash_split
@@ -236,7 +236,8 @@ class TwoClass(TwoClassDataModule):
         wrapped = self.datamodule
         if wrapped.test_split_mode == TestSplitMode.NONE:
             wrapped.test_split_mode = TestSplitMode.FROM_DIR
-        wrapped.setup()
+        with listing(wrapped):
+            wrapped.setup()
         names = [name for name in ("train_data", "test_data", "val_data") if hasattr(wrapped, name)]
         pool, *others = (getattr(wrapped, name) for name in names)
         if any(isinstance(part, SyntheticAnomalyDataset) for part in (pool, *others)):

@@ -11,7 +11,7 @@ from anomalib.data import AnomalibDataModule, Visa
 from PIL import Image
 from torchvision.transforms import v2
 
-from anomalib_spd.data import ImageFolder, LabelledImages, NormalImages
+from anomalib_spd.data import DefectFolder, ImageFolder, LabelledImages, NormalImages
 from tests.data.sets import visa
 
 
@@ -51,8 +51,12 @@ def test_several_data_modules_give_the_images_of_all(root: Path) -> None:
 
 def test_a_set_without_masks_is_an_error_that_says_what_reads_it(own: Path) -> None:
     shutil.rmtree(own / "visa_pytorch/one/ground_truth")
-    with pytest.raises(ValueError, match=r"Visa cannot list its images: .* read them by anomalib\.data\.Folder"):
+    with pytest.raises(
+        ValueError, match=r"Visa cannot list its images: .* no masks, anomalib\.data\.Folder reads them"
+    ):
         ready(visa(own))
+    with pytest.raises(ValueError, match=r"Visa cannot list its images: .* anomalib\.data\.Folder reads them"):
+        DefectFolder(datamodule=visa(own), defect_share=0.5).setup("fit")
 
 
 def test_a_batch_has_one_category_and_each_comes_equally_often(own: Path) -> None:
