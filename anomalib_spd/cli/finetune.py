@@ -56,7 +56,12 @@ class FinetuneCLI(TrainingCLI):
         )
         parser.add_argument("--folder", type=Path, default=Path("runs/finetune"), help="of runs, one folder a name")
         parser.add_argument("--batch_size", type=PositiveInt, default=32, help="images a step; each has its negatives")
-        parser.add_argument("--image_size", type=PositiveInt, default=256, help="that images are resized to, pixels")
+        parser.add_argument(
+            "--image_size",
+            type=int | list[int],
+            default=256,
+            help="that images are resized to, pixels; [HEIGHT, WIDTH] for long parts",
+        )
         parser.add_argument(
             "--holdout",
             type=ClosedUnitInterval,

@@ -59,7 +59,7 @@ that was interrupted.
   --model.layers LAYERS              that the detector reads
   --holdout X                        share of images that tell whether it helps; 0 takes the trained weights
   --batch_size N                     images a step
-  --image_size N                     that images are resized to, pixels
+  --image_size N                     that images are resized to, pixels; '[HEIGHT, WIDTH]' for long parts
   --white X                          value of white of gray images of more than 8 bits: 4095 of 12 bits
   --num_workers N                    processes that decode images
   --folder FOLDER                    of runs, one folder a name; runs/finetune by default

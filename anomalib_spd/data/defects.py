@@ -10,7 +10,7 @@ from anomalib.data import AnomalibDataModule
 from torch import Tensor
 
 from anomalib_spd.data.defect_layouts import Category, categories_in
-from anomalib_spd.data.image_files import read_mask, square
+from anomalib_spd.data.image_files import read_mask, resize
 from anomalib_spd.data.images import ImageBatches, LabelledImages, decode
 from anomalib_spd.data.index import REPLAY_OPTION, ImageIndex
 from anomalib_spd.data.ready import prepare
@@ -21,16 +21,16 @@ from anomalib_spd.files import first_few
 _COVERED = 0.25
 
 
-def decode_mask(file: Path, image_size: int, keep_aspect: bool = False) -> Tensor:
+def decode_mask(file: Path, image_size: int | tuple[int, int], keep_aspect: bool = False) -> Tensor:
     """Read a mask as :func:`~anomalib_spd.data.images.decode` reads its image. Defects thinner than a pixel are not lost.
 
     Args:
         file: its path; what is not black belongs to the defect.
-        image_size: side of what is returned, pixels.
+        image_size: height and width of what is returned, pixels; one number stands for both.
         keep_aspect: resize the short side and crop the center; False resizes both sides.
 
     Returns:
-        uint8 ``(1, image_size, image_size)``, 0 or 1.
+        uint8 ``(1, height, width)``, 0 or 1.
 
     Raises:
         ValueError: if the mask is black.
@@ -39,7 +39,7 @@ def decode_mask(file: Path, image_size: int, keep_aspect: bool = False) -> Tenso
     mask = read_mask(file)
     if not mask.any():
         raise ValueError("the mask is black")
-    covered = square(mask, image_size, keep_aspect)
+    covered = resize(mask, image_size, keep_aspect)
     return (covered > min(_COVERED, float(covered.max()) / 2)).to(torch.uint8)
 
 

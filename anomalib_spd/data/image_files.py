@@ -1,6 +1,7 @@
 """Reads an image or a mask from a file, the same way for every reader of this package."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,24 +85,43 @@ def read_mask(file: Path | str) -> Tensor:
     return torch.from_numpy((pixels > 0).astype(np.float32))[None]
 
 
-def square(pixels: Tensor, image_size: int, keep_aspect: bool) -> Tensor:
-    """Resize the short side and crop the center, or resize both sides.
+def resize(pixels: Tensor, image_size: int | tuple[int, int], keep_aspect: bool) -> Tensor:
+    """Resize until one side fits and crop the other one's center, or resize both sides.
 
     Args:
         pixels: ``(C, H, W)``, of any type.
-        image_size: side of the square, pixels.
-        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        image_size: height and width, pixels; one number stands for both.
+        keep_aspect: crop what is too long; False resizes both sides, as detectors do.
 
     Returns:
-        ``(C, image_size, image_size)`` of the same type.
+        ``(C, height, width)`` of the same type.
     """
+    height, width = fitted = height_and_width("image_size", image_size)
     if keep_aspect:
         longest = MAX_ASPECT * min(pixels.shape[-2:])
         pixels = v2.functional.center_crop(pixels, [min(length, longest) for length in pixels.shape[-2:]])
-    size = [image_size] if keep_aspect else [image_size, image_size]
-    resized = v2.functional.resize(pixels, size, antialias=True)
-    cropped: Tensor = v2.functional.center_crop(resized, [image_size, image_size])
+        rows, columns = pixels.shape[-2:]
+        wide = height * columns >= width * rows
+        fitted = (height, int(height * columns / rows)) if wide else (int(width * rows / columns), width)
+    resized = v2.functional.resize(pixels, [*fitted], antialias=True)
+    cropped: Tensor = v2.functional.center_crop(resized, [height, width])
     return cropped
+
+
+def height_and_width(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Return both, where one number stands for both: torchvision would take it for the short side alone.
+
+    Args:
+        name: of the option, for the message.
+        size: pixels.
+
+    Raises:
+        ValueError: if it is not one or two numbers above 0.
+    """
+    both = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(both) != 2 or not all(isinstance(each, int) and each > 0 for each in both):
+        raise ValueError(f"{name} is {size}, expected height and width, or one number for both, in pixels above 0")
+    return int(both[0]), int(both[1])  # plain numbers: a command line gives a class of its own
 
 
 def check_white(white: float | None) -> None:

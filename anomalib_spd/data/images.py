@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_spd.data.image_files import check_white, read_image, square
+from anomalib_spd.data.image_files import check_white, height_and_width, read_image, resize
 from anomalib_spd.data.index import ImageIndex
 from anomalib_spd.data.run_settings import check_same_run
 from anomalib_spd.data.sampler import ResumableSampler
@@ -25,23 +25,25 @@ logger = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.01
 
 
-def decode(file: Path | BinaryIO, image_size: int, keep_aspect: bool = True, white: float | None = None) -> Tensor:
-    """Read an image as a square: resize the short side and crop the center, or resize both sides.
+def decode(
+    file: Path | BinaryIO, image_size: int | tuple[int, int], keep_aspect: bool = True, white: float | None = None
+) -> Tensor:
+    """Read an image at one size: resize until one side fits and crop the other one's center, or resize both sides.
 
     Args:
         file: path or open file.
-        image_size: side of the square, pixels.
-        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        image_size: height and width, pixels; one number stands for both.
+        keep_aspect: crop what is too long; False resizes both sides, as detectors do.
         white: see :func:`~anomalib_spd.data.image_files.read_image`.
 
     Returns:
-        uint8 ``(3, image_size, image_size)`` in ``[0, 255]``.
+        uint8 ``(3, height, width)`` in ``[0, 255]``.
 
     Raises:
-        ValueError: if the image has no white and ``white`` is not given.
+        ValueError: if the image has no white and ``white`` is not given, or a size is none.
         Exception: of nearly any type, for a damaged or truncated file: Pillow's decoders differ.
     """
-    return square(read_image(file, white), image_size, keep_aspect)
+    return resize(read_image(file, white), image_size, keep_aspect)
 
 
 def too_many_unreadable(count: int, total: str, names: Sequence[str], reason: Exception) -> OSError:
@@ -62,7 +64,7 @@ def too_many_unreadable(count: int, total: str, names: Sequence[str], reason: Ex
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Square images with the numbers of their classes.
+    """Images of one size with the numbers of their classes.
 
     An unreadable or truncated file is logged once, as a warning, and replaced by another image, of the same class if there is
     one; always by the same one. All worker processes of a loader count such files together (each process of a distributed
@@ -70,8 +72,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
     Args:
         root: index, or what :meth:`ImageIndex.of` reads as one.
-        image_size: side of the square images, pixels.
-        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        image_size: height and width of the images, pixels; one number stands for both.
+        keep_aspect: crop what is too long; False resizes both sides, as detectors do.
         white: value of white of images with one channel of more than 8 bits; see
             :func:`~anomalib_spd.data.image_files.read_image`.
 
@@ -80,21 +82,19 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
     Raises:
         FileNotFoundError: if the folder or list does not exist, or has no image.
-        ValueError: if ``image_size`` is not positive, or a text file is malformed.
+        ValueError: if ``image_size`` is no positive number, or two, or a text file is malformed.
     """
 
     def __init__(
         self,
         root: Path | str | ImageIndex,
-        image_size: int = 256,
+        image_size: int | tuple[int, int] = 256,
         keep_aspect: bool = True,
         white: float | None = None,
     ) -> None:
-        if image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
         check_white(white)
         self.files = root if isinstance(root, ImageIndex) else ImageIndex.of(root)
-        self.image_size = image_size
+        self.image_size = height_and_width("image_size", image_size)
         self.keep_aspect = keep_aspect
         self.white = white
         # a byte for each file, in memory that worker processes share however they are started
@@ -126,7 +126,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return uint8 ``(3, image_size, image_size)`` in ``[0, 255]`` and the number of the class.
+        """Return uint8 ``(3, height, width)`` in ``[0, 255]`` and the number of the class.
 
         Raises:
             OSError: if more than 1 % of the files cannot be read; the message lists them.
@@ -171,9 +171,10 @@ class ImageBatches(LightningDataModule):
 
     Args:
         batch_size: images per step and device.
-        image_size: side of the square images, pixels. Training modules crop smaller views from them.
+        image_size: height and width of the images, pixels; one number stands for both. Training modules crop smaller views from
+            them.
         num_workers: number of processes that decode.
-        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        keep_aspect: crop what is too long; False resizes both sides, as detectors do.
         white: value of white of images with one channel of more than 8 bits; see
             :func:`~anomalib_spd.data.image_files.read_image`.
 
@@ -187,20 +188,19 @@ class ImageBatches(LightningDataModule):
     def __init__(
         self,
         batch_size: int,
-        image_size: int,
+        image_size: int | tuple[int, int],
         num_workers: int,
         keep_aspect: bool = True,
         white: float | None = None,
     ) -> None:
         super().__init__()
         check_white(white)
-        if min(batch_size, image_size) < 1 or num_workers < 0:
+        if batch_size < 1 or num_workers < 0:
             raise ValueError(
-                "batch_size and image_size must be 1 or more, num_workers must not be negative, got "
-                f"{batch_size}, {image_size} and {num_workers}"
+                f"batch_size must be 1 or more, num_workers must not be negative, got {batch_size} and {num_workers}"
             )
         self.batch_size = batch_size
-        self.image_size = image_size
+        self.image_size = height_and_width("image_size", image_size)
         self.num_workers = num_workers
         self.keep_aspect = keep_aspect
         self.white = white
@@ -254,8 +254,9 @@ class ImageBatches(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """Return what batches are made of: a run resumes with no others."""
         assert self.images is not None, "Lightning calls setup first"
+        height, width = self.image_size
         # plain numbers: a command line gives a class of its own, which a checkpoint cannot hold
-        sizes = {"batch_size": int(self.batch_size), "image_size": int(self.image_size)}
+        sizes = {"batch_size": int(self.batch_size), "image_size": height if height == width else self.image_size}
         return {"images": self.images.digest, **sizes, "white": None if self.white is None else float(self.white)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class HeldOut(NamedTuple):
 
     Attributes:
         title: of the data module.
-        training: uint8 ``(M, 3, image_size, image_size)``.
-        held_out: uint8 ``(N, 3, image_size, image_size)``.
+        training: uint8 ``(M, 3, height, width)``.
+        held_out: uint8 ``(N, 3, height, width)``.
     """
 
     title: str
@@ -54,9 +54,10 @@ class NormalImages(ImageBatches):
     Args:
         datamodule: image data module, or several.
         batch_size: images per step and device.
-        image_size: side of the square images, pixels. Training modules crop smaller views from them.
+        image_size: height and width of the images, pixels; one number stands for both. Training modules may crop smaller views
+            from them.
         num_workers: number of processes that decode.
-        keep_aspect: resize the short side and crop the center; False resizes both sides, as detectors do.
+        keep_aspect: crop what is too long; False resizes both sides, as detectors do.
         holdout: share of the images of each data module that no batch has, at least 5 and at most 40 of them, by their
             contents; see :meth:`held_out`.
         shrink_batches: reduce ``batch_size`` to the number of images, down to 1, instead of failing if there are fewer.
@@ -75,7 +76,7 @@ class NormalImages(ImageBatches):
         self,
         datamodule: AnomalibDataModule | Sequence[AnomalibDataModule],
         batch_size: int = 32,
-        image_size: int = 256,
+        image_size: int | tuple[int, int] = 256,
         num_workers: int = 2,
         keep_aspect: bool = True,
         shrink_batches: bool = False,

@@ -1,6 +1,5 @@
 """Pre-processing for stock anomalib detectors, configured by plain numbers, with a check of the layers."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from anomalib.pre_processing import PreProcessor
@@ -10,6 +9,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, Tr
 from anomalib_spd.backbones.feature_layers import check_layers
 from anomalib_spd.backbones.normalization import IMAGENET_MEAN, IMAGENET_STD
 from anomalib_spd.backbones.transformers import build_empty, check_image_size
+from anomalib_spd.data.image_files import height_and_width
 
 
 class BackbonePreProcessor(PreProcessor):
@@ -31,10 +31,10 @@ class BackbonePreProcessor(PreProcessor):
     def __init__(
         self, image_size: int | tuple[int, int] = (256, 256), center_crop_size: int | tuple[int, int] | None = None
     ) -> None:
-        size = _height_and_width("image_size", image_size)
+        size = height_and_width("image_size", image_size)
         crop: list[Transform] = []
         if center_crop_size is not None:
-            cropped = _height_and_width("center_crop_size", center_crop_size)
+            cropped = height_and_width("center_crop_size", center_crop_size)
             if cropped[0] > size[0] or cropped[1] > size[1]:
                 raise ValueError(f"A center crop of {cropped} does not fit into an image of {size}.")
             crop = [CenterCrop(cropped)]
@@ -60,11 +60,3 @@ class BackbonePreProcessor(PreProcessor):
         if isinstance(backbone, str) and layers:
             check_layers(backbone, [layers] if isinstance(layers, str) else list(layers))
             check_image_size(build_empty(backbone), *self.image_size)
-
-
-def _height_and_width(name: str, size: int | Sequence[int]) -> tuple[int, int]:
-    """Return both, where one number stands for both: torchvision would take it for the short side alone."""
-    both = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(both) != 2 or not all(isinstance(each, int) and each > 0 for each in both):
-        raise ValueError(f"{name} is {size}, expected height and width, or one number for both, in pixels above 0")
-    return both

@@ -23,7 +23,7 @@ def adapt(
     frozen: Sequence[str] | None = None,
     folder: Path | str = Path("runs/finetune"),
     batch_size: int = 8,
-    image_size: int = 256,
+    image_size: int | tuple[int, int] = 256,
     num_workers: int = 1,
     holdout: float = 0.25,
     seed: int | None = 0,
@@ -45,7 +45,7 @@ def adapt(
         frozen: parts that are not trained; by default all before the first of the layers.
         folder: of runs.
         batch_size: images a step; half of them are the memory.
-        image_size: height and width that images are resized to, pixels: as the detector will see them.
+        image_size: height and width that images are resized to, pixels, as the detector will see them; one number stands for both.
         num_workers: processes that decode images.
         holdout: share of the normal images that tell whether the training helps; 0 takes the trained weights.
         seed: of the run; None leaves the generators as they are.

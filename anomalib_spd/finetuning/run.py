@@ -33,7 +33,7 @@ def finetune(
     *,
     folder: Path | str = Path("runs/finetune"),
     batch_size: int = 32,
-    image_size: int = 256,
+    image_size: int | tuple[int, int] = 256,
     num_workers: int = 2,
     holdout: float = 0.0,
     white: float | None = None,
@@ -57,7 +57,7 @@ def finetune(
         name: of the new backbone.
         folder: of runs; a run has a folder ``name`` there, for its checkpoint, logs and ``views.png``.
         batch_size: images a step.
-        image_size: height and width that images are resized to, pixels.
+        image_size: height and width that images are resized to, pixels; one number stands for both.
         num_workers: processes that decode images.
         holdout: share of the normal images that are not trained on. Faint defects are drawn on them, and where these are not found
             better than before the training, the backbone is kept as it was; see
@@ -106,7 +106,7 @@ def finetune(
     )
     for each in batches.datamodules:
         check_root(each)
-    check_image_size(training.encoder, image_size)
+    check_image_size(training.encoder, *batches.image_size)
     if holdout and not isinstance(training, Adaptation):
         raise ValueError(
             f"holdout is for trainings of the layers that detectors read, such as CategoryAdaptation. Got {type(training).__name__}: "

@@ -299,14 +299,16 @@ def parts_root(tmp_path: Path) -> Path:
     return tmp_path / "parts"
 
 
-@pytest.mark.parametrize(("rate", "harms"), [("0.001", False), ("3.0", True)])
+@pytest.mark.parametrize(
+    ("rate", "harms", "size"), [("0.001", False, "96"), ("0.001", False, "[96, 128]"), ("3.0", True, "96")]
+)
 def test_held_out_images_choose_the_weights_and_a_harmful_training_keeps_the_backbone(
-    rate: str, harms: bool, parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rate: str, harms: bool, size: str, parts_root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [
         *("finetune", "--config", str(MEMORY), "--model.init_args.backbone", "efficientnet_lite0_in1k"),
         *("--model.init_args.learning_rate", rate, "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"),
-        *("--folder", str(tmp_path / "runs"), "--batch_size", "4", "--image_size", "96", "--num_workers", "0"),
+        *("--folder", str(tmp_path / "runs"), "--batch_size", "4", "--image_size", size, "--num_workers", "0"),
         *(*of_visa(parts_root, "disk"), "--name", "disk_backbone"),
     ]
     capsys.readouterr()
@@ -393,6 +395,32 @@ def test_a_holdout_that_cannot_be_is_refused_before_any_training(
 ) -> None:
     assert message in failing(capsys, root, tmp_path / "runs", "x", *more, recipe=recipe)
     assert not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, MEMORY])
+def test_long_parts_are_seen_in_their_own_aspect(
+    recipe: Path, root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = ("--image_size", "[96, 64]", "--trainer.max_steps", "2")
+    assert finetune(root, tmp_path, "long", *long, recipe=recipe) == 0
+    with Image.open(tmp_path / "long" / "views.png") as views:
+        width, height = views.size
+    frame, images = 2, 2
+    assert width == images * (64 + frame) + frame
+    assert (height - frame) % (96 + frame) == 0
+    # it is the run's size: it resumes with no other
+    turned = ("--image_size", "[64, 96]", "--trainer.max_steps", "3")
+    line = failing(capsys, root, tmp_path, "long", *turned, recipe=recipe)
+    assert "other settings (image_size: (96, 64) then, (64, 96) now" in line
+
+
+@pytest.mark.parametrize("size", ["0", "[96]", "[96, 0]", "[96, 96, 96]"])
+def test_what_is_no_size_is_refused_before_any_training(
+    size: str, root: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failing(capsys, root, tmp_path / "runs", "long", "--image_size", size)
+    assert f"image_size is {size}, expected height and width, or one number for both" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_every_shipped_file_is_a_recipe() -> None:

@@ -134,6 +134,26 @@ def test_masks_of_all_depths_are_what_is_not_black(dtype: type, tmp_path: Path) 
     assert torch.equal(decode_mask(tmp_path / "mask.tif", 8)[0], torch.from_numpy(pixels > 0).to(torch.uint8))
 
 
+@pytest.mark.parametrize("image_size", [(32, 32), (48, 16), (16, 48), (7, 31)])
+@pytest.mark.parametrize("shape", [(64, 64), (40, 100), (100, 40), (33, 97)])
+def test_an_image_is_cropped_or_squeezed_to_a_height_and_a_width(
+    shape: tuple[int, int], image_size: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of a ramp in both directions: cropped, its slopes are alike, and one side is whole; squeezed, both sides are."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    Image.fromarray(np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)).save(tmp_path / "ramp.png")
+    steps = {}
+    for keep_aspect in (False, True):
+        pixels = decode(tmp_path / "ramp.png", image_size, keep_aspect).double()
+        assert pixels.shape == (3, *image_size)
+        middle = [length // 2 for length in image_size]
+        along = (pixels[0, :, middle[1]], pixels[1, middle[0]])
+        steps[keep_aspect] = [float(each[-2] - each[1]) / (len(each) - 3) for each in along]
+    per_pixel = [length / size for length, size in zip(shape, image_size, strict=True)]
+    assert steps[False] == pytest.approx(per_pixel, abs=0.3)
+    assert steps[True] == pytest.approx([min(per_pixel)] * 2, abs=0.3)
+
+
 @pytest.mark.parametrize("size", [(1, 40000), (40000, 1)])
 def test_a_small_file_takes_little_memory(size: tuple[int, int], tmp_path: Path) -> None:
     """Its short side resized to 256 px, the whole image would take 7.9 GB."""

@@ -20,7 +20,7 @@ WARM_UP = ("--model.init_args.frozen_steps", "3")
     ("recipe", "more", "steps"),
     [
         (RECIPE, (*WARM_UP, "--seed_everything", "4"), (3, 7)),
-        pytest.param(MEMORY, (), (5,), marks=pytest.mark.slow),
+        pytest.param(MEMORY, ("--image_size", "[96, 64]"), (5,), marks=pytest.mark.slow),
         pytest.param(
             RECIPE,
             (*WARM_UP, "--model.init_args.all_levels", "true", "--model.init_args.ways", "2"),
