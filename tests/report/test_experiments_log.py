@@ -328,6 +328,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("terms", 38, []),
         ("distilled", 39, ["distilled"]),
         ("adapted_aspect", 40, []),
+        ("long", 41, ["all", "long"]),
         ("own_aspect", 42, ["all", "squeezed", "eta 0", "own aspect"]),
     ],
 )
