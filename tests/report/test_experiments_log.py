@@ -329,6 +329,7 @@ def test_the_longer_trainings_can_be_recomputed() -> None:
         ("distilled", 39, ["distilled"]),
         ("adapted_aspect", 40, []),
         ("long", 41, ["all", "long"]),
+        ("photographs", 43, ["eta 0", "all", "photographs"]),
         ("own_aspect", 42, ["all", "squeezed", "eta 0", "own aspect"]),
     ],
 )
