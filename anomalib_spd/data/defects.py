@@ -27,7 +27,7 @@ def decode_mask(file: Path, image_size: int | tuple[int, int], keep_aspect: bool
     Args:
         file: its path; what is not black belongs to the defect.
         image_size: height and width of what is returned, pixels; one number stands for both.
-        keep_aspect: resize the short side and crop the center; False resizes both sides.
+        keep_aspect: crop what is too long; False resizes both sides.
 
     Returns:
         uint8 ``(1, height, width)``, 0 or 1.
