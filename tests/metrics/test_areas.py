@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
@@ -24,7 +24,8 @@ def sklearn_overlap(target: np.ndarray, score: np.ndarray, sample_weight: np.nda
     """Of one region: the ROC curve up to a false positive rate of 0.3."""
     rates, found, _ = roc_curve(target, score, sample_weight=sample_weight, drop_intermediate=False)
     inside = np.append(rates[rates < 0.3], 0.3)
-    at_limit = np.interp(0.3, rates, found) if 0.3 not in rates else found[rates == 0.3].max()
+    # where the curve rises at the limit itself, what it rises by lies beyond
+    at_limit = np.interp(0.3, rates, found) if 0.3 not in rates else found[rates == 0.3].min()
     return auc(inside, np.append(found[rates < 0.3], at_limit)) / 0.3
 
 
@@ -54,6 +55,7 @@ scores = st.lists(one_score, min_size=1, max_size=12).filter(both)
 
 @each_area
 @given(counts=scores)
+@example(counts=[(0, 3), (1, 0), (0, 7)])  # rises at a false positive rate of 0.3
 def test_area_equals_scikit_learn(area: Area, oracle: Callable[..., float], counts: Counts) -> None:
     score = np.repeat(np.arange(len(counts), 0, -1), [p + n for p, n in counts])
     target = np.concatenate([[1] * p + [0] * n for p, n in counts])
